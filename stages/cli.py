@@ -1,0 +1,83 @@
+"""The `spectran` program. Commands are the functions that stage modules register."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+
+import typer
+
+import stages
+from stages.run import COMMANDS
+
+HELP = """From interaction logs and item text to text-enhanced next-item recommenders.
+
+Stages, in order: download, preprocess, encode, spectrum, train, evaluate, report.
+`dvc repro` runs them all; every stage also runs alone, by the command that stands in dvc.yaml.
+
+\b
+Examples:
+  spectran ls
+  spectran train demo minilm sasrec spectran
+  spectran report
+"""
+
+ORDER = ("download", "preprocess", "encode", "spectrum", "train", "evaluate", "report")
+
+
+def build() -> typer.Typer:
+    """Return the app with every command found in `stages/`."""
+    app = typer.Typer(
+        name="spectran",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for module in pkgutil.iter_modules(stages.__path__):
+        if module.name not in ("cli", "run"):
+            importlib.import_module(f"stages.{module.name}")
+    known = {name: place for place, name in enumerate(ORDER)}
+    for name in sorted(COMMANDS, key=lambda n: (known.get(n, len(ORDER)), n)):
+        entry = COMMANDS[name]
+        examples = "\n".join(f"  {line}" for line in entry.examples)
+        text = f"{(entry.function.__doc__ or '').strip()}\n\n\b\nExamples:\n{examples}\n"
+        app.command(name=name, help=text)(entry.callback)
+    app.callback()(_program)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"spectran {version('spectran')}")
+        raise typer.Exit
+
+
+def _program(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+_program.__doc__ = HELP
+
+
+def main() -> None:
+    """Run the program; exit codes: 0, 1 a bug, 2 a user's mistake, 130 Ctrl-C."""
+    # Progress and logs stay readable in pipes; numerical libraries must not phone home.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        build()()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""What every command shares: options, parameters, roots, progress, log, refusals and the last line.
+
+A command is a function `f(run, ...)` under `@command`; the decorator adds the common options to
+its signature and turns a user's mistake into a message and exit code 2.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+@dataclass
+class Run:
+    """One invocation of a command."""
+
+    name: str
+    params_path: Path = Path("params.yaml")
+    out: Path | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    force: bool = False
+    json: bool = False
+    quiet: bool = False
+    dry_run: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    started: float = field(default_factory=time.monotonic)
+    _log_path: Path | None = None
+
+    @property
+    def base(self) -> Path:
+        """Folder of params.yaml."""
+        return self.params_path.parent
+
+    @property
+    def root(self) -> Path:
+        """Folder artifacts are read from."""
+        return self.base / "artifacts"
+
+    @property
+    def target(self) -> Path:
+        """Folder artifacts are written to: --out, or the root."""
+        return self.out or self.root
+
+    @cached_property
+    def cache(self) -> Path:
+        """Prunable store outside DVC outputs."""
+        from pipeline.config import cache_folder
+
+        return cache_folder(self.base)
+
+    @cached_property
+    def params(self) -> Params:
+        """The checked parameters. Raises ConfigError listing every mistake."""
+        from pipeline.config import load
+
+        return load(self.params_path, self.changes)
+
+    @cached_property
+    def revisions(self) -> dict[str, int]:
+        """The meaning of costly stages, as numbers (revisions.yaml)."""
+        from pipeline.config import read_yaml
+
+        return read_yaml(self.base / "revisions.yaml")
+
+    # ------------------------------------------------------------ talking
+
+    @property
+    def _terminal(self) -> bool:
+        return sys.stderr.isatty() and not self.quiet and not self.json
+
+    def say(self, line: str) -> None:
+        """Print one line for a person; silent with --quiet and --json."""
+        if not self.quiet and not self.json:
+            print(printable(line), flush=True)
+
+    def warn(self, line: str) -> None:
+        """Print one warning to stderr, whatever the options."""
+        print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
+
+    def show(self, content: Any, text: str) -> None:
+        """Print what was asked for: JSON with --json, else the text. Not silenced by --quiet."""
+        print(json.dumps(content, sort_keys=True) if self.json else text, flush=True)
+
+    def log_to(self, *cell: str) -> None:
+        """Open the JSON-lines log of this cell: logs/<command>/<cell>.jsonl, started afresh."""
+        self._log_path = self.base / "logs" / self.name / ("-".join(cell) + ".jsonl")
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._log_path.write_text("")
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Record one event: a line of JSON in the log, `key=value` text on the console."""
+        if self._log_path is not None:
+            line = {"event": event, "elapsed_s": round(time.monotonic() - self.started, 3), **fields}
+            with self._log_path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line) + "\n")
+        parts = [f"{key}={_short(value)}" for key, value in fields.items()]
+        self.say(" ".join([f"{self.name} {event}", *parts]))
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+        """Yield `advance(n)`; a bar with rate and time left on a terminal, nothing in a pipe."""
+        if not self._terminal:
+            yield lambda n: None
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                speed = task.finished_speed or task.speed
+                return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda n: bar.advance(task, n)
+
+    # ------------------------------------------------------------ before and after the work
+
+    def plan(
+        self,
+        *,
+        reads: Sequence[Path],
+        writes: Sequence[Path],
+        memory_bytes: int,
+        disk_bytes: int,
+        device: str | None = None,
+    ) -> bool:
+        """Print device and estimated memory and disk; return True when --dry-run stops here.
+
+        Raises ResourceError when the machine lacks the memory or the disk.
+        """
+        import psutil
+
+        from pipeline.errors import ResourceError
+
+        place = next(p for p in (self.target, *self.target.absolute().parents) if p.exists())
+        free = shutil.disk_usage(place).free
+        available = psutil.virtual_memory().available
+        where = f"device {device}, " if device else ""
+        self.say(
+            f"{self.name}: {where}about {size(memory_bytes)} of memory ({size(available)} free) "
+            f"and {size(disk_bytes)} of disk ({size(free)} free)"
+        )
+        for need, have, what, cure in (
+            (memory_bytes, available, "memory", "Close other programs or use a larger machine."),
+            (disk_bytes, free, "disk", "Free some space, or write elsewhere with --out."),
+        ):
+            if need > have:
+                raise ResourceError(
+                    f"{self.name}: needs about {size(need)} of {what}, {size(have)} is free. {cure}"
+                )
+        if self.dry_run:
+            plan = {
+                "reads": [{"path": str(p), "exists": p.exists()} for p in reads],
+                "writes": [str(p) for p in writes],
+                "device": device,
+                "memory_bytes": memory_bytes,
+                "disk_bytes": disk_bytes,
+            }
+            lines = [f"reads  {p}{'' if p.exists() else '   (missing)'}" for p in reads]
+            lines += [f"writes {p}" for p in writes]
+            self.show(plan, "\n".join(lines))
+        return self.dry_run
+
+    def done(self, written: Sequence[Path], what: str, following: str, **numbers: Any) -> None:
+        """Print the closing line: what was written and what to run next."""
+        seconds = time.monotonic() - self.started
+        total = sum(p.stat().st_size for p in written)
+        names = ", ".join(str(p) for p in written[:2]) + (
+            f" and {len(written) - 2} more" if len(written) > 2 else ""
+        )
+        if self.json:
+            content = {
+                "written": [str(p) for p in written],
+                "bytes": total,
+                "seconds": round(seconds, 3),
+                "next": following,
+                **numbers,
+            }
+            print(json.dumps(content, sort_keys=True), flush=True)
+        else:
+            self.say(f"wrote {names}: {what}, {size(total)}, {seconds:.1f} s. Next: {following}")
+
+
+def size(count: int | float) -> str:
+    """Return bytes for people: 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def printable(text: str) -> str:
+    """Replace control characters: text from data must not steer the terminal."""
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def parse_changes(pairs: Sequence[str], out: Path | None) -> dict[str, Any]:
+    """Turn `--set a.b=1` into {"a.b": 1}. Raises ConfigError for `--set` without `--out`."""
+    import yaml
+
+    from pipeline.errors import ConfigError
+
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair}: expected KEY=VALUE, e.g. --set train.width=64.")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {pair}: the value is not valid YAML.") from None
+    if changes and out is None:
+        raise ConfigError(
+            "--set without --out: tracked outputs are made from params.yaml only. "
+            "Add --out scratch/NAME, or edit params.yaml."
+        )
+    return changes
+
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Write below this folder instead of artifacts/.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE laid over the parameters; needs --out."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Ignore cached work.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "params": (ParamsOption, Path("params.yaml")),
+    "json": (JsonOption, False),
+    "quiet": (QuietOption, False),
+}
+_STAGE: dict[str, tuple[Any, Any]] = {
+    "out": (OutOption, None),
+    "set": (SetOption, None),
+    "force": (ForceOption, False),
+    "dry_run": (DryOption, False),
+}
+_COMPUTE: dict[str, tuple[Any, Any]] = {
+    "device": (DeviceOption, "auto"),
+    "threads": (ThreadsOption, None),
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function of the command line: its Typer callback, and how help shows it."""
+
+    function: Callable[..., None]
+    callback: Callable[..., None]
+    name: str
+    examples: tuple[str, ...]
+    panel: str
+
+
+COMMANDS: dict[str, Command] = {}
+"""Filled by the decorator as stage modules are imported."""
+
+
+def command(
+    *examples: str, stage: bool = False, compute: bool = False, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command and return the plain function, so that tests call it with a Run.
+
+    stage: it writes artifacts (adds --out, --set, --force, --dry-run).
+    compute: it does long arithmetic (adds --device, --threads).
+    """
+    options = dict(_COMMON) | (_STAGE if stage else {}) | (_COMPUTE if compute else {})
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        title = name or function.__name__.rstrip("_").replace("_", "-")
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "run"]
+
+        @functools.wraps(function)
+        def callback(**values: Any) -> None:
+            given = {key: values.pop(key) for key in options}
+            with guarded():
+                out = given.get("out")
+                run = Run(
+                    name=title,
+                    params_path=given["params"],
+                    out=out,
+                    changes=parse_changes(given.get("set") or (), out),
+                    force=given.get("force", False),
+                    json=given["json"],
+                    quiet=given["quiet"],
+                    dry_run=given.get("dry_run", False),
+                    device=given.get("device", "auto"),
+                    threads=given.get("threads"),
+                )
+                function(run, **values)
+
+        extra = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for key, (kind, default) in options.items()
+        ]
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        hints = inspect.get_annotations(function, eval_str=True)
+        own = [p.replace(annotation=hints[p.name]) for p in own]
+        callback.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
+        callback.__annotations__ = {p.name: p.annotation for p in [*own, *extra]}
+        del callback.__wrapped__  # type: ignore[attr-defined]
+        panel = "Stages" if stage else "Tools"
+        COMMANDS[title] = Command(function, callback, title, examples, panel)
+        return function
+
+    return register
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn a user's mistake into a message and exit 2, Ctrl-C into exit 130."""
+    from pipeline.errors import SpectranError
+
+    try:
+        yield
+    except SpectranError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+        raise typer.Exit(USER_MISTAKE) from None
+    except KeyboardInterrupt:
+        print("interrupted: nothing unfinished was kept under a final name", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def pick_device(name: str) -> str:
+    """Resolve `auto`; raise ResourceError for a device that is not there."""
+    import torch
+
+    from pipeline.errors import ConfigError, ResourceError
+
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return name
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index == "" or index.isdigit()):
+        raise ConfigError(f"--device {name}: unknown. Allowed: auto, cpu, cuda:N.")
+    count = torch.cuda.device_count()
+    if int(index or 0) >= count:
+        raise ResourceError(f"--device {name}: this machine has {count} CUDA devices. Use --device cpu.")
+    return f"cuda:{index or 0}"
