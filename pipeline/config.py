@@ -417,7 +417,8 @@ def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
     mistakes = []
     for section in ("datasets", "encoders", "backbones", "methods"):
         for name in getattr(params, section):
-            if not NAME.fullmatch(name) or name == "none":
+            reserved = name == "none" and section != "backbones"
+            if reserved or not NAME.fullmatch(name):
                 mistakes.append(
                     f"{section}.{name}: a name is small letters, digits and _, and not `none`."
                 )
