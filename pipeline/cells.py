@@ -1,0 +1,136 @@
+"""The cells that `params.grid` names: which method runs with which backbone on which text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Grid, Params
+from pipeline.errors import ArtifactError, ConfigError
+
+NONE = "none"
+"""Encoder of methods without text, and backbone of methods without training."""
+
+UNTRAINED_SEEDS = (0,)
+"""An untrained method draws nothing, so it runs once."""
+
+PARTS = ("dataset", "encoder", "backbone", "method")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One folder of models, curves and ranks; its seeds are files inside it."""
+
+    dataset: str
+    encoder: str
+    backbone: str
+    method: str
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Return the cell written as dataset/encoder/backbone/method."""
+        parts = text.strip("/").split("/")
+        if len(parts) != len(PARTS) or not all(re.fullmatch("[a-z0-9_]+", p) for p in parts):
+            raise ConfigError(
+                f"{text}: not a cell. A cell is written dataset/encoder/backbone/method, "
+                f"for example demo/none/sasrec/id. Run: spectran ls"
+            )
+        return cls(*parts)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The names as keyword arguments of an artifact's path."""
+        return {name: getattr(self, name) for name in PARTS}
+
+    @property
+    def trained(self) -> bool:
+        """Whether the cell has parameters that are fitted."""
+        return self.backbone != NONE
+
+    @property
+    def command(self) -> str:
+        """The command that makes the cell."""
+        return f"spectran train {self.dataset} {self.encoder} {self.backbone} {self.method}"
+
+    def seeds(self, params: Params) -> tuple[int, ...]:
+        """Seeds of the cell, in the order of params: one file each."""
+        if not self.trained:
+            return UNTRAINED_SEEDS
+        return tuple(params.train_for(self.dataset).seeds)
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.encoder}/{self.backbone}/{self.method}"
+
+
+def cells(grid: Grid, dataset: str) -> list[Cell]:
+    """Return the cells of a data set: baselines, then plain, then text methods per encoder.
+
+    Within a group the order is that of params.yaml. Raises ConfigError for a data set outside the
+    grid and for a cell that two groups name.
+    """
+    if dataset not in grid.dataset:
+        raise ConfigError(
+            f"params.yaml: grid.dataset: {dataset} is not in it. Known: {', '.join(grid.dataset)}. "
+            f"Add {dataset} to grid.dataset."
+        )
+    plain, text = (NONE,), tuple(grid.encoder)
+    groups = (
+        (grid.baseline, plain),
+        (grid.baseline_text, text),
+        (grid.plain, plain),
+        (grid.text, text),
+    )
+    found: list[Cell] = []
+    for group, encoders in groups:
+        for encoder in encoders:
+            for backbone in group.backbone:
+                for method in group.method:
+                    found.append(Cell(dataset, encoder, backbone, method))
+    twice = sorted({str(cell) for cell in found if found.count(cell) > 1})
+    if twice:
+        raise ConfigError(
+            f"params.yaml: grid: named twice: {', '.join(twice)}. Remove one of them."
+        )
+    return found
+
+
+def all_cells(grid: Grid) -> list[Cell]:
+    """Return the cells of every data set of the grid."""
+    return [cell for dataset in grid.dataset for cell in cells(grid, dataset)]
+
+
+def leftovers(root: Path, known: set[Cell], dataset: str, area: str = "ranks") -> Iterator[Path]:
+    """Yield what lies under root/area/dataset but belongs to no known cell, in sorted order.
+
+    A folder of the cell's depth, or any file above it.
+    """
+    top = root / area / dataset
+    if not top.is_dir():
+        return
+    for encoder in sorted(top.iterdir()):
+        if not encoder.is_dir():
+            yield encoder
+            continue
+        for backbone in sorted(encoder.iterdir()):
+            if not backbone.is_dir():
+                yield backbone
+                continue
+            for method in sorted(backbone.iterdir()):
+                if Cell(dataset, encoder.name, backbone.name, method.name) not in known:
+                    yield method
+
+
+def refuse_leftovers(root: Path, known: set[Cell], dataset: str) -> None:
+    """Raise ArtifactError naming folders that the grid does not.
+
+    DVC hashes the whole folder ranks/DATASET, so a forgotten one would change the results' inputs
+    and a fresh clone would run everything again.
+    """
+    stray = [str(path) for path in leftovers(root, known, dataset)]
+    if stray:
+        raise ArtifactError(
+            f"{root / 'ranks' / dataset} holds cells that params.yaml does not name: "
+            f"{', '.join(stray)}. Run: spectran clean --stale   (or put them back into grid)"
+        )
