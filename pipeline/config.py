@@ -48,6 +48,8 @@ class RemoteFile(Strict):
     """Checksum given by the publisher; null when there is none (then recorded at first download)."""
     size_bytes: int | None
     """Size given by the publisher, bytes; null when unknown."""
+    member: str | None
+    """Path inside the archive that `url` names; null for a plain file. Roles may share an archive."""
 
 
 class Web(Strict):

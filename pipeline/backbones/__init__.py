@@ -1,0 +1,1 @@
+"""Sequence encoders: one per file; the file name is the name in params.yaml."""

@@ -1,0 +1,225 @@
+"""The parts a method is composed of: item tables, sequence encoders, their fusion, objectives, phases.
+
+A score is always query . key: fusions of several views are written as one inner product, so that
+ranking, evaluation and every loss stay the same for all methods.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from pipeline.data.batches import Batch, History
+
+if TYPE_CHECKING:
+    from pipeline.config import TrainConfig
+    from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
+
+Views = dict[str, Tensor]
+"""Keyed by view name."""
+
+Similarity = Literal["cosine", "dot"]
+
+
+class MethodConfig(BaseModel):
+    """Settings of one method or backbone; subclasses give every field a unit and no default."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Adapter(nn.Module):
+    """Item ids to item vectors; owns whatever it trains."""
+
+    width: int
+
+    @abstractmethod
+    def table(self) -> Tensor:
+        """Return [N+1, D]; row 0 is zero."""
+
+    def undecayed(self) -> set[str]:
+        """Return names of own parameters that weight decay must leave alone."""
+        return set()
+
+    def after_step(self) -> None:
+        """Restore constraints after an optimiser step."""
+
+    def measures(self) -> dict[str, float]:
+        """Return numbers worth a learning curve, e.g. sizes of the parts."""
+        return {}
+
+
+class Backbone(nn.Module):
+    """Item vectors in order to user states."""
+
+    width: int
+    length: int
+    """L."""
+
+    @abstractmethod
+    def forward(self, x_BLD: Tensor, history: History) -> Tensor:
+        """Return states [B, L, D]; position l has seen the items up to l."""
+
+
+class View(NamedTuple):
+    """One item table with the encoder that reads it; two views may share a backbone."""
+
+    adapter: Adapter
+    backbone: Backbone
+
+
+class Fusion(nn.Module):
+    """Joins views. The default, for one view, changes nothing."""
+
+    def query(self, states: Views, similarity: Similarity) -> Tensor:
+        """Join states {view: [..., D_v]} into queries [..., D], normalised for cosine."""
+        (state,) = states.values()
+        return F.normalize(state, dim=-1) if similarity == "cosine" else state
+
+    def key(self, tables: Views, similarity: Similarity) -> Tensor:
+        """Join tables {view: [N+1, D_v]} into keys [N+1, D], normalised for cosine."""
+        (table,) = tables.values()
+        return F.normalize(table, dim=-1) if similarity == "cosine" else table
+
+
+class SeqModel(nn.Module):
+    """Views and their fusion."""
+
+    def __init__(self, views: Mapping[str, View], fusion: Fusion) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict({name: view.adapter for name, view in views.items()})
+        self.backbones = nn.ModuleDict({name: view.backbone for name, view in views.items()})
+        self.fusion = fusion
+
+    @property
+    def length(self) -> int:
+        """L of the longest history any backbone reads."""
+        return max(_backbone(b).length for b in self.backbones.values())
+
+    def tables(self) -> Views:
+        """Return every view's item table; computed once per step or evaluation."""
+        return {name: _adapter(a).table() for name, a in self.adapters.items()}
+
+    def states(self, history: History, tables: Views) -> Views:
+        """Return every view's states [B, L, D_v]."""
+        return {
+            name: backbone(F.embedding(history.items, tables[name]), history)
+            for name, backbone in self.backbones.items()
+        }
+
+    def ranker(self, similarity: Similarity) -> Scorer:
+        """Return the scores of whole catalogues, with keys computed once."""
+        tables = self.tables()
+        keys = self.fusion.key(tables, similarity)[1:]
+
+        def score(history: History) -> Tensor:
+            states = {name: s[:, -1] for name, s in self.states(history, tables).items()}
+            return self.fusion.query(states, similarity) @ keys.T
+
+        return score
+
+
+def _adapter(module: nn.Module) -> Adapter:
+    assert isinstance(module, Adapter)
+    return module
+
+
+def _backbone(module: nn.Module) -> Backbone:
+    assert isinstance(module, Backbone)
+    return module
+
+
+Scorer = Callable[[History], Tensor]
+"""Histories to scores [B, N]; column j belongs to item j + 1."""
+
+
+class Objective(nn.Module):
+    """A term of the loss; may own parameters."""
+
+    @abstractmethod
+    def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
+        """Return a scalar, the mean over targets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of training with early stopping of its own."""
+
+    name: str
+    objectives: Mapping[str, tuple[float, Objective]]
+    """Name -> (weight, term)."""
+    train: tuple[str, ...] = ("*",)
+    """Globs of parameter names; the rest is frozen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A composition that can be trained."""
+
+    model: SeqModel
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untrained:
+    """A baseline without parameters."""
+
+    scorer: Scorer
+    length: int
+    """Events of the history it reads."""
+
+
+class Inputs(Protocol):
+    """What a method may read; reading something that its NEEDS does not list raises."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items."""
+
+    @property
+    def sequences(self) -> Sequences:
+        """The histories."""
+
+    @property
+    def semantic(self) -> SemanticEmbeddings:
+        """The text embeddings (NEEDS `semantic`)."""
+
+    def spectrum(self, view: str) -> Spectrum:
+        """One view of their spectrum (NEEDS `spectrum:<view>`)."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the experiment gives every method: the shared protocol."""
+
+    train: TrainConfig
+    backbone: Callable[[int], Backbone]
+    """Makes the cell's backbone for an item width."""
+    ranking: Callable[[], Objective]
+    """Makes the shared ranking loss."""
+
+
+def single(adapter: Adapter, parts: Parts) -> Method:
+    """Return the method of one view and one phase, trained by the shared ranking loss."""
+    model = SeqModel({"items": View(adapter, parts.backbone(adapter.width))}, Fusion())
+    return Method(model=model, phases=(Phase(name="fit", objectives={"ranking": (1.0, parts.ranking())}),))
+
+
+def with_padding(rows: Tensor) -> Tensor:
+    """Prepend the zero row of id 0: [N, D] to [N+1, D]."""
+    return F.pad(rows, (0, 0, 1, 0))
+
+
+def normal_table(rows: int, width: int, std: float) -> nn.Parameter:
+    """Return a parameter [rows + 1, width] drawn from N(0, std^2) with row 0 zero."""
+    table = torch.randn(rows + 1, width) * std
+    table[0] = 0
+    return nn.Parameter(table)
