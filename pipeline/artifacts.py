@@ -375,6 +375,35 @@ METRICS = Table(
 """One row per cell, split, slice, metric and K: mean over users and seeds, deviation over seeds,
 95% interval over users."""
 
+COMPARISONS = Table(
+    "comparisons",
+    "comparisons/{dataset}.parquet",
+    "spectran evaluate {dataset}",
+    schema=pa.schema(
+        [
+            pa.field("encoder", pa.string()),
+            pa.field("backbone", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("against", pa.string()),
+            pa.field("other_encoder", pa.string()),
+            pa.field("other_backbone", pa.string()),
+            pa.field("other_method", pa.string()),
+            pa.field("split", pa.string()),
+            pa.field("metric", pa.string()),
+            pa.field("k", pa.uint32()),
+            pa.field("users", pa.uint32()),
+            pa.field("difference", pa.float64()),
+            pa.field("low", pa.float64()),
+            pa.field("high", pa.float64()),
+            pa.field("p_t", pa.float64()),
+            pa.field("p_t_holm", pa.float64()),
+            pa.field("p_wilcoxon", pa.float64()),
+            pa.field("p_wilcoxon_holm", pa.float64()),
+        ]
+    ),
+)
+"""Paired tests over users: each cell against the ID-only one (`id`) and the best one (`best`)."""
+
 
 def save_json(artifact: Artifact, root: Path, content: Mapping[str, Any], **cell: object) -> Path:
     """Write a JSON artifact (sorted keys, one final newline); return the path."""
@@ -412,4 +441,5 @@ ALL: Sequence[Artifact] = (
     CURVES,
     RANKS,
     METRICS,
+    COMPARISONS,
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.artifacts import RANKS, Artifact
 from pipeline.config import Grid, Params
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -101,36 +102,42 @@ def all_cells(grid: Grid) -> list[Cell]:
     return [cell for dataset in grid.dataset for cell in cells(grid, dataset)]
 
 
-def leftovers(root: Path, known: set[Cell], dataset: str, area: str = "ranks") -> Iterator[Path]:
-    """Yield what lies under root/area/dataset but belongs to no known cell, in sorted order.
+def leftovers(
+    root: Path, known: Mapping[Cell, Sequence[int]], dataset: str, artifact: Artifact = RANKS
+) -> Iterator[Path]:
+    """Yield what lies in the artifact's folder of a data set but is no seed of a known cell.
 
-    A folder of the cell's depth, or any file above it.
+    known: cell -> its seeds. The highest path that holds nothing known is given, in sorted order.
     """
-    top = root / area / dataset
-    if not top.is_dir():
-        return
-    for encoder in sorted(top.iterdir()):
-        if not encoder.is_dir():
-            yield encoder
-            continue
-        for backbone in sorted(encoder.iterdir()):
-            if not backbone.is_dir():
-                yield backbone
-                continue
-            for method in sorted(backbone.iterdir()):
-                if Cell(dataset, encoder.name, backbone.name, method.name) not in known:
-                    yield method
+    top = root / artifact.template.split("/")[0] / dataset
+    wanted = {
+        artifact.path(root, **cell.fields, seed=seed)
+        for cell, seeds in known.items()
+        if cell.dataset == dataset
+        for seed in seeds
+    }
+    folders = {parent for path in wanted for parent in path.parents}
+
+    def below(folder: Path) -> Iterator[Path]:
+        for path in sorted(folder.iterdir()):
+            if path in folders:
+                yield from below(path)
+            elif path not in wanted:
+                yield path
+
+    if top.is_dir():
+        yield from below(top)
 
 
-def refuse_leftovers(root: Path, known: set[Cell], dataset: str) -> None:
-    """Raise ArtifactError naming folders that the grid does not.
+def refuse_leftovers(root: Path, known: Mapping[Cell, Sequence[int]], dataset: str) -> None:
+    """Raise ArtifactError naming what lies in ranks/DATASET beside the known cells and seeds.
 
-    DVC hashes the whole folder ranks/DATASET, so a forgotten one would change the results' inputs
-    and a fresh clone would run everything again.
+    DVC hashes the whole folder, so a forgotten one would change the results' inputs and a fresh
+    clone would run everything again.
     """
     stray = [str(path) for path in leftovers(root, known, dataset)]
     if stray:
         raise ArtifactError(
-            f"{root / 'ranks' / dataset} holds cells that params.yaml does not name: "
-            f"{', '.join(stray)}. Run: spectran clean --stale   (or put them back into grid)"
+            f"{root / 'ranks' / dataset} holds what params.yaml does not name: "
+            f"{', '.join(stray)}. Run: spectran clean --stale   (or put it back into params.yaml)"
         )

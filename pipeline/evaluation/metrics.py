@@ -1,0 +1,134 @@
+"""Metrics from ranks: HR, NDCG and MRR at K, by slice, with spread over seeds and users.
+
+To add a metric, add a function to METRICS; nothing is trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import artifacts
+from pipeline.config import EvaluateConfig, Strata
+from pipeline.evaluation.outcomes import SPLITS, Outcomes
+
+CONFIDENCE = 0.95
+"""Of every interval, over users."""
+
+
+def hit(rank: np.ndarray, k: int) -> np.ndarray:
+    """HR@K of one relevant item: 1 where it is among the first K."""
+    return np.where(rank <= k, 1.0, 0.0)
+
+
+def ndcg(rank: np.ndarray, k: int) -> np.ndarray:
+    """NDCG@K of one relevant item; its ideal value is 1, at rank 1."""
+    gain: np.ndarray = np.where(rank <= k, 1.0 / np.log2(rank + 1.0), 0.0)
+    return gain
+
+
+def mrr(rank: np.ndarray, k: int) -> np.ndarray:
+    """Reciprocal rank, 0 beyond K."""
+    gain: np.ndarray = np.where(rank <= k, 1.0 / rank, 0.0)
+    return gain
+
+
+METRICS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "hr": hit,
+    "ndcg": ndcg,
+    "mrr": mrr,
+}
+"""Name -> values of the same shape as the ranks, each in [0, 1]."""
+
+SLICES = ("all", "warm", "median", "cold", "unseen")
+
+
+def in_slice(train_count: np.ndarray, name: str, strata: Strata) -> np.ndarray:
+    """[U] bool: the targets of a slice, by their number of training events."""
+    match name:
+        case "all":
+            return np.ones(len(train_count), dtype=bool)
+        case "unseen":
+            return train_count == 0
+        case "cold":
+            return (train_count > 0) & (train_count <= strata.cold_at_most)
+        case "median":
+            return (train_count > strata.cold_at_most) & (train_count <= strata.median_at_most)
+        case "warm":
+            return train_count > strata.median_at_most
+    raise AssertionError(name)
+
+
+def slice_sizes(outcomes: Outcomes, split: str, strata: Strata) -> dict[str, int]:
+    """Users of every slice of one split."""
+    counts = outcomes.of_split(split).train_count
+    return {name: int(in_slice(counts, name, strata).sum()) for name in SLICES}
+
+
+def interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Student's t interval of the mean of [U] values at CONFIDENCE; None for fewer than two."""
+    from scipy import stats
+
+    count = len(values)
+    if count < 2:
+        return None
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def summary(values: np.ndarray) -> dict[str, Any]:
+    """Mean, deviation over seeds and interval over users of [S, U] per-user values.
+
+    deviation is the sample deviation of the seeds' means: None for one seed. The interval is of
+    the users' values averaged over seeds, so it says how far other users could move the mean.
+    """
+    seeds, users = values.shape
+    if users == 0:
+        return {
+            "users": 0,
+            "seeds": seeds,
+            "mean": None,
+            "deviation": None,
+            "low": None,
+            "high": None,
+        }
+    bounds = interval(values.mean(axis=0))
+    return {
+        "users": users,
+        "seeds": seeds,
+        "mean": float(values.mean()),
+        "deviation": float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
+        "low": bounds[0] if bounds else None,
+        "high": bounds[1] if bounds else None,
+    }
+
+
+def measure(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
+    """Return the rows of METRICS for cells of one data set, in the order given."""
+    rows: list[dict[str, Any]] = []
+    for cell in outcomes:
+        for split in SPLITS:
+            part = cell.of_split(split)
+            if not len(part.user):
+                continue
+            masks = {name: in_slice(part.train_count, name, config.strata) for name in SLICES}
+            for metric, function in METRICS.items():
+                for k in config.ks:
+                    values = function(part.rank, k)
+                    for name, mask in masks.items():
+                        rows.append(
+                            {
+                                "encoder": cell.cell.encoder,
+                                "backbone": cell.cell.backbone,
+                                "method": cell.cell.method,
+                                "split": split,
+                                "slice": name,
+                                "metric": metric,
+                                "k": k,
+                                **summary(values[:, mask]),
+                            }
+                        )
+    return pa.Table.from_pylist(rows, schema=artifacts.METRICS.schema)

@@ -1,0 +1,167 @@
+"""What a cell achieved for every user: the ranks of its seeds, aligned, and checked against others.
+
+Metrics, tests and cards all start from here, whether the ranks come from `artifacts/` or a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import artifacts
+from pipeline.cells import Cell
+from pipeline.errors import ArtifactError
+from pipeline.files import sha256_file
+
+SPLITS = ("valid", "test")
+
+SeenItems = Literal["candidates", "excluded"]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Ranks of one cell: U held-out targets by S seeds, ordered by split and user."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    user: np.ndarray
+    """[U] int64."""
+    split: np.ndarray
+    """[U] str, `valid` or `test`."""
+    target: np.ndarray
+    """[U] int64, item."""
+    train_count: np.ndarray
+    """[U] int64: training events of the target."""
+    rank: np.ndarray
+    """[S, U] float64, from 1, ties counted half."""
+    items: str
+    """Fingerprint of the catalogue."""
+    provenance: Mapping[str, Any]
+    """What made the ranks: params of the first seed, and the hash of every seed's file."""
+
+    def of_split(self, split: str) -> Outcomes:
+        """Return the outcomes of one split."""
+        keep = self.split == split
+        return replace(
+            self,
+            user=self.user[keep],
+            split=self.split[keep],
+            target=self.target[keep],
+            train_count=self.train_count[keep],
+            rank=self.rank[:, keep],
+        )
+
+
+def rank_of(greater: np.ndarray, equal: np.ndarray) -> np.ndarray:
+    """Rank of a target with `greater` candidates strictly better and `equal` as good.
+
+    Ties count half, so that a model which scores everything alike is no perfect one.
+    """
+    rank: np.ndarray = 1.0 + greater.astype(np.float64) + equal.astype(np.float64) / 2
+    return rank
+
+
+def load(root: Path, cell: Cell, seeds: Sequence[int], seen_items: SeenItems) -> Outcomes:
+    """Read the ranks of all seeds of a cell.
+
+    Raises ArtifactError when one is missing, damaged, or about other users than the first.
+    """
+    first: Outcomes | None = None
+    ranks, hashes = [], {}
+    for seed in seeds:
+        table, header = artifacts.RANKS.load(root, **cell.fields, seed=seed)
+        found = _one_seed(root, cell, seed, table, header, seen_items)
+        if first is None:
+            first = found
+        else:
+            refuse_other_users(first, found, f"{cell} seed {seed}")
+        ranks.append(found.rank)
+        hashes[str(seed)] = sha256_file(artifacts.RANKS.path(root, **cell.fields, seed=seed))
+    assert first is not None
+    return replace(
+        first,
+        seeds=tuple(seeds),
+        rank=np.concatenate(ranks),
+        provenance={"params": first.provenance, "ranks_sha256": hashes},
+    )
+
+
+def _one_seed(
+    root: Path,
+    cell: Cell,
+    seed: int,
+    table: pa.Table,
+    header: Mapping[str, Any],
+    seen_items: SeenItems,
+) -> Outcomes:
+    where = {**cell.fields, "seed": seed}
+    for name in table.column_names:
+        if table[name].null_count:
+            raise artifacts.RANKS.fail(root, where, f"holds nulls in `{name}`.")
+    table = table.sort_by([("split", "ascending"), ("user", "ascending")])
+    split = np.asarray(table["split"].to_pylist(), dtype=np.str_)
+    unknown = sorted(set(split) - set(SPLITS))
+    if unknown:
+        raise artifacts.RANKS.fail(
+            root, where, f"has the split {unknown[0]!r}; allowed: {', '.join(SPLITS)}."
+        )
+    user = table["user"].to_numpy().astype(np.int64)
+    twice = (user[1:] == user[:-1]) & (split[1:] == split[:-1])
+    if twice.any():
+        raise artifacts.RANKS.fail(root, where, f"holds user {user[1:][twice][0]} twice.")
+    suffix = "" if seen_items == "candidates" else "_unseen"
+    greater, equal, candidates = (
+        table[f"{name}{suffix}"].to_numpy().astype(np.int64)
+        for name in ("greater", "equal", "candidates")
+    )
+    # The target is one of the candidates, so at most candidates - 1 others precede or equal it.
+    if (greater + equal >= candidates).any():
+        raise artifacts.RANKS.fail(root, where, "counts more rivals than there are candidates.")
+    return Outcomes(
+        cell=cell,
+        seeds=(seed,),
+        user=user,
+        split=split,
+        target=table["target"].to_numpy().astype(np.int64),
+        train_count=table["target_train_count"].to_numpy().astype(np.int64),
+        rank=rank_of(greater, equal)[None],
+        items=str(header["items"]),
+        provenance=dict(header["params"]),
+    )
+
+
+def refuse_other_users(first: Outcomes, other: Outcomes, name: str) -> None:
+    """Raise ArtifactError unless both hold the same targets of the same users and catalogue."""
+    if first.items != other.items:
+        raise ArtifactError(
+            f"ranks/{name} was made from other items than {first.cell} ({other.items[:8]}.. "
+            f"vs {first.items[:8]}..). Run: {other.cell.command}"
+        )
+    if len(first.user) != len(other.user):
+        raise ArtifactError(
+            f"ranks/{name} holds {len(other.user)} held-out targets but {first.cell} holds "
+            f"{len(first.user)}; both must rank the same ones. Run: {other.cell.command}"
+        )
+    for field in ("split", "user", "target", "train_count"):
+        differ = np.flatnonzero(getattr(first, field) != getattr(other, field))
+        if len(differ):
+            raise ArtifactError(
+                f"ranks/{name} differs from {first.cell} in `{field}` of {len(differ)} of "
+                f"{len(first.user)} held-out targets (first: user {other.user[differ[0]]}); both "
+                f"must rank the same ones. Run: {other.cell.command}"
+            )
+
+
+def load_all(
+    root: Path, wanted: Sequence[tuple[Cell, Sequence[int]]], seen_items: SeenItems
+) -> list[Outcomes]:
+    """Read several cells and refuse them unless they are about the same targets."""
+    found = [load(root, cell, seeds, seen_items) for cell, seeds in wanted]
+    for other in found[1:]:
+        refuse_other_users(found[0], other, str(other.cell))
+    return found
