@@ -1,0 +1,43 @@
+# make demo    the whole pipeline on the generated demo data, with a report at the end
+# make test    the tests
+# make check   lint, types and the configuration
+#
+# Each makes its own environment in .venv first; PYTHON=... names the Python to make it with.
+# Nothing here is a file target, and all paths are relative: the folder's name may hold blanks.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format install install-demo
+
+# dvc runs `spectran`; scripts start each other by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHON
+PYTEST_ARGS ?=
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+install-demo:
+	@sh .ci/environment demo
+
+install:
+	@sh .ci/environment dev
+
+demo: install-demo
+	@.venv/bin/python -m dvc repro --quiet || { code=$$?; \
+	  echo "The demo stopped. Run make demo again: finished stages are kept." >&2; exit $$code; }
+	@printf '\nThe report: %s/artifacts/report/index.html\n' "$$(pwd)"
+	@echo "The same as a table: artifacts/report/results.md. What exists: .venv/bin/spectran ls"
+
+test: install
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+check: install
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/python -m mypy
+	@.venv/bin/python -m stages.cli check
+
+format: install
+	@.venv/bin/python -m ruff check --fix .
+	@.venv/bin/python -m ruff format .
