@@ -13,9 +13,7 @@ class IdTable(Adapter):
     rows: initial vectors [N, D] or None for N(0, std^2).
     """
 
-    def __init__(
-        self, num_items: int, width: int, std: float, rows: Tensor | None = None
-    ) -> None:
+    def __init__(self, num_items: int, width: int, std: float, rows: Tensor | None = None) -> None:
         super().__init__()
         self.width = width
         self.weight = normal_table(num_items, width, std)
@@ -29,5 +27,3 @@ class IdTable(Adapter):
     def measures(self) -> dict[str, float]:
         """Return the spread of the ID vectors."""
         return {"std_id": float(self.weight.detach()[1:].std())}
-
-

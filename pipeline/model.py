@@ -1,4 +1,4 @@
-"""The parts a method is composed of: item tables, sequence encoders, their fusion, objectives, phases.
+"""The parts of a method: item tables, sequence encoders, their fusion, objectives, phases.
 
 A score is always query . key: fusions of several views are written as one inner product, so that
 ranking, evaluation and every loss stay the same for all methods.
@@ -210,7 +210,9 @@ class Parts:
 def single(adapter: Adapter, parts: Parts) -> Method:
     """Return the method of one view and one phase, trained by the shared ranking loss."""
     model = SeqModel({"items": View(adapter, parts.backbone(adapter.width))}, Fusion())
-    return Method(model=model, phases=(Phase(name="fit", objectives={"ranking": (1.0, parts.ranking())}),))
+    return Method(
+        model=model, phases=(Phase(name="fit", objectives={"ranking": (1.0, parts.ranking())}),)
+    )
 
 
 def with_padding(rows: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from pipeline.values import Sequences
 
+Split = Literal["valid", "test"]
+SPLITS: tuple[Split, Split] = ("valid", "test")
+
 
 @dataclass(frozen=True)
 class History:
@@ -34,6 +37,14 @@ class Batch:
     """[B, L] long; the item that follows each position, 0 = no loss here."""
     negatives: Tensor
     """[B, M] long, 1..N, uniform, shared by the positions of a history."""
+
+    def to(self, device: str) -> Batch:
+        """Return the batch on a device."""
+        return Batch(
+            History(self.history.items.to(device)),
+            self.targets.to(device),
+            self.negatives.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class HeldOut:
         return torch.from_numpy(np.stack([np.pad(x, (0, width - len(x))) for x in lists]))
 
 
-def held_out(data: Sequences, split: Literal["valid", "test"]) -> HeldOut:
+def held_out(data: Sequences, split: Split) -> HeldOut:
     """Return the targets of a split; the input of each is everything before it."""
     at = data.valid_at if split == "valid" else data.test_at
     users = np.flatnonzero(at >= 0)

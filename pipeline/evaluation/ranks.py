@@ -1,0 +1,87 @@
+"""Full ranking of every held-out target against the whole catalogue.
+
+Stored are counts, not metrics: how many other candidates score strictly better and how many equal,
+with and without the items the user has already seen. Any metric, cut-off, tie rule, seen filter or
+slice follows from them without ranking again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.data.batches import HeldOut, History
+from pipeline.errors import DataError
+from pipeline.model import Scorer
+
+CHUNK_BYTES = 64_000_000
+"""Scores held at once: [users, N] in 4 bytes."""
+
+
+@torch.inference_mode()
+def rank(
+    scorer: Scorer, held: HeldOut, length: int, num_items: int, device: str = "cpu"
+) -> dict[str, np.ndarray]:
+    """Return int64 arrays [n]: greater, equal, greater_unseen, equal_unseen, candidates_unseen.
+
+    Raises DataError when a score is NaN.
+    """
+    rows = max(1, CHUNK_BYTES // (4 * num_items))
+    parts: list[Tensor] = []
+    for start in range(0, len(held), rows):
+        part = slice(start, min(start + rows, len(held)))
+        history = History(held.histories(part, length).to(device))
+        scores = scorer(history)
+        targets = torch.from_numpy(held.targets[part]).to(scores.device)
+        parts.append(_count(scores, targets, held.seen(part).to(scores.device)).cpu())
+    columns = torch.cat(parts).numpy() if parts else np.zeros((0, 5), np.int64)
+    names = ("greater", "equal", "greater_unseen", "equal_unseen", "candidates_unseen")
+    return {name: columns[:, place] for place, name in enumerate(names)}
+
+
+def _count(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
+    """Return [B, 5] counts; scores [B, N], targets [B], seen [B, S] with 0 = padding."""
+    own = scores.gather(1, targets[:, None] - 1)
+    if torch.isnan(scores).any():
+        raise DataError("ranking: a score is NaN. The model diverged: lower train.learning_rate.")
+    greater = (scores > own).sum(1)
+    equal = (scores == own).sum(1) - 1
+    counted = (seen > 0) & (seen != targets[:, None])
+    theirs = scores.gather(1, (seen - 1).clamp(min=0))
+    greater_seen = ((theirs > own) & counted).sum(1)
+    equal_seen = ((theirs == own) & counted).sum(1)
+    left = scores.shape[1] - counted.sum(1)
+    return torch.stack([greater, equal, greater - greater_seen, equal - equal_seen, left], dim=1)
+
+
+def ndcg(greater: np.ndarray, equal: np.ndarray, k: int) -> float:
+    """Return mean NDCG@k with ties counted half; what early stopping watches."""
+    place = 1 + greater + equal / 2
+    return float(np.where(place <= k, 1 / np.log2(place + 1), 0.0).mean())
+
+
+def table(
+    counts: Sequence[tuple[str, HeldOut, dict[str, np.ndarray]]],
+    train_counts: np.ndarray,
+) -> pa.Table:
+    """Join the counts of both splits into the columns of the RANKS artifact."""
+    num_items = len(train_counts) - 1
+    tables = []
+    for split, held, columns in counts:
+        tables.append(
+            pa.table(
+                {
+                    "user": held.users,
+                    "split": pa.array([split] * len(held), pa.string()),
+                    "target": held.targets,
+                    "candidates": np.full(len(held), num_items),
+                    "target_train_count": train_counts[held.targets],
+                    **columns,
+                }
+            )
+        )
+    return pa.concat_tables(tables)
