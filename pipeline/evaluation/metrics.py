@@ -48,18 +48,16 @@ SLICES = ("all", "warm", "median", "cold", "unseen")
 
 def in_slice(train_count: np.ndarray, name: str, strata: Strata) -> np.ndarray:
     """[U] bool: the targets of a slice, by their number of training events."""
-    match name:
-        case "all":
-            return np.ones(len(train_count), dtype=bool)
-        case "unseen":
-            return train_count == 0
-        case "cold":
-            return (train_count > 0) & (train_count <= strata.cold_at_most)
-        case "median":
-            return (train_count > strata.cold_at_most) & (train_count <= strata.median_at_most)
-        case "warm":
-            return train_count > strata.median_at_most
-    raise AssertionError(name)
+    far = np.iinfo(np.int64).max
+    first, last = {
+        "all": (0, far),
+        "unseen": (0, 0),
+        "cold": (1, strata.cold_at_most),
+        "median": (strata.cold_at_most + 1, strata.median_at_most),
+        "warm": (strata.median_at_most + 1, far),
+    }[name]
+    inside: np.ndarray = (train_count >= first) & (train_count <= last)
+    return inside
 
 
 def slice_sizes(outcomes: Outcomes, split: str, strata: Strata) -> dict[str, int]:

@@ -1,0 +1,116 @@
+"""Paired tests over users and their correction."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pipeline.cells import Cell
+from pipeline.config import EvaluateConfig, Strata
+from pipeline.evaluation.comparisons import compare, holm, id_only, paired
+from pipeline.evaluation.outcomes import Outcomes
+
+CONFIG = EvaluateConfig(
+    ks=[10], seen_items="candidates", strata=Strata(cold_at_most=6, median_at_most=50), alpha=0.05
+)
+
+
+def outcomes(method, rank, encoder="none", backbone="sasrec"):
+    rank = np.asarray(rank, dtype=float)
+    users = rank.shape[1]
+    return Outcomes(
+        cell=Cell("toy", encoder, backbone, method),
+        seeds=tuple(range(len(rank))),
+        user=np.arange(users),
+        split=np.asarray(["test"] * users),
+        target=np.ones(users, dtype=np.int64),
+        train_count=np.full(users, 9),
+        rank=rank,
+        items="0" * 64,
+        provenance={},
+    )
+
+
+def test_paired_agrees_with_scipy():
+    rng = np.random.default_rng(0)
+    first, second = rng.random(50), rng.random(50)
+    found = paired(first, second)
+    assert found.p_t == stats.ttest_rel(first, second).pvalue
+    assert found.p_wilcoxon == stats.wilcoxon(first, second).pvalue
+    bounds = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))
+
+
+def test_equal_cells_do_not_differ():
+    found = paired(np.array([0.1, 0.4, 0.0]), np.array([0.1, 0.4, 0.0]))
+    assert (found.difference, found.p_t, found.p_wilcoxon) == (0, 1, 1)
+
+
+def test_one_user_gives_no_test():
+    assert paired(np.array([1.0]), np.array([0.0])).p_t is None
+
+
+def test_a_constant_gap_gives_finite_numbers():
+    found = paired(np.array([0.5, 0.5, 0.5]), np.array([0.0, 0.0, 0.0]))
+    assert found.p_t == 0 and found.low == found.high == 0.5
+
+
+def test_holm_by_hand():
+    # Holm on .01 .04 .03 .005: sorted .005*4, .01*3, .03*2, .04*1 -> .02 .03 .06 .06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_no_correction_and_bonferroni(values):
+    for raw, adjusted in zip(values, holm(values), strict=True):
+        assert raw <= adjusted <= min(1.0, raw * len(values)) + 1e-12
+
+
+def test_seeds_are_averaged_before_the_test():
+    # Seeds disagree per user, their means are equal: nothing to find.
+    a = outcomes("id", [[1, 5, 1, 5], [5, 1, 5, 1]])
+    b = outcomes("spectran", [[5, 1, 5, 1], [1, 5, 1, 5]], "hash")
+    rows = [r for r in compare([a, b], CONFIG).to_pylist() if r["metric"] == "ndcg"]
+    assert rows and all(row["difference"] == 0 and row["p_t"] == 1 for row in rows)
+
+
+def test_every_cell_meets_id_and_the_best():
+    rng = np.random.default_rng(0)
+    low, mid, high = (rng.integers(1, top, size=(2, 80)) for top in (60, 40, 6))
+    found = compare(
+        [
+            outcomes("popularity", low, backbone="none"),
+            outcomes("id", mid),
+            outcomes("spectran", high, "hash"),
+        ],
+        CONFIG,
+    ).to_pylist()
+    rows = [r for r in found if r["metric"] == "ndcg"]
+    pairs = {(r["against"], r["method"], r["other_method"]): r for r in rows}
+    assert set(pairs) == {
+        ("id", "popularity", "id"),
+        ("id", "spectran", "id"),
+        ("best", "popularity", "spectran"),
+        ("best", "id", "spectran"),
+    }
+    assert pairs["id", "spectran", "id"]["difference"] > 0
+    assert pairs["best", "id", "spectran"]["difference"] < 0
+    assert pairs["id", "spectran", "id"]["p_t_holm"] < 0.001
+    for row in rows:
+        assert row["p_t_holm"] >= row["p_t"] and row["p_wilcoxon_holm"] >= row["p_wilcoxon"]
+
+
+def test_id_of_the_same_backbone_is_the_reference():
+    known = [Cell("toy", "none", b, "id") for b in ("gru", "sasrec")]
+    assert id_only(Cell("toy", "hash", "sasrec", "morec"), known) == known[1]
+    assert id_only(Cell("toy", "hash", "none", "text_neighbour"), known) == known[0]
+    assert id_only(Cell("toy", "hash", "bert", "morec"), known) is None
+
+
+def test_without_users_there_are_no_rows():
+    empty = outcomes("id", np.empty((1, 0)))
+    assert len(compare([empty, replace(empty)], CONFIG)) == 0

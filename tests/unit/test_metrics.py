@@ -1,0 +1,194 @@
+"""Metrics from ranks, by hand and against ir_measures."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.cells import Cell
+from pipeline.config import EvaluateConfig, Strata
+from pipeline.evaluation.metrics import METRICS, in_slice, measure, slice_sizes, summary
+from pipeline.evaluation.outcomes import Outcomes, rank_of
+
+STRATA = Strata(cold_at_most=6, median_at_most=50)
+CONFIG = EvaluateConfig(ks=[1, 2], seen_items="candidates", strata=STRATA, alpha=0.05)
+
+
+def outcomes(rank, split=None, train_count=None):
+    rank = np.asarray(rank, dtype=float)
+    users = rank.shape[1]
+    return Outcomes(
+        cell=Cell("toy", "none", "sasrec", "id"),
+        seeds=tuple(range(len(rank))),
+        user=np.arange(users),
+        split=np.asarray(split or ["test"] * users),
+        target=np.ones(users, dtype=np.int64),
+        train_count=np.asarray(train_count if train_count is not None else [9] * users),
+        rank=rank,
+        items="0" * 64,
+        provenance={},
+    )
+
+
+def test_a_collapsed_model_ranks_in_the_middle():
+    # 9 candidates, all scores equal: 8 rivals tie with the target.
+    assert rank_of(np.array([0]), np.array([8]))[0] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("rank", "k", "hr", "ndcg", "mrr"),
+    [
+        (1.0, 1, 1, 1.0, 1.0),
+        (1.5, 1, 0, 0.0, 0.0),
+        (1.5, 2, 1, 1 / math.log2(2.5), 1 / 1.5),
+        (3.0, 5, 1, 0.5, 1 / 3),
+        (6.0, 5, 0, 0.0, 0.0),
+        (5.0, 500, 1, 1 / math.log2(6), 0.2),
+    ],
+)
+def test_values_at_a_rank(rank, k, hr, ndcg, mrr):
+    found = {name: float(f(np.array([rank]), k)[0]) for name, f in METRICS.items()}
+    assert found == pytest.approx({"hr": hr, "ndcg": ndcg, "mrr": mrr})
+
+
+def _library(places, ks):
+    """Values of ir_measures for one relevant item at a place, of every query."""
+    from ir_measures import RR, Success, calc, nDCG
+
+    kinds = {"hr": Success, "ndcg": nDCG, "mrr": RR}
+    wanted = {kinds[metric] @ k: (metric, k) for metric in METRICS for k in ks}
+    run = {}
+    for query, (place, candidates) in enumerate(places):
+        names = [f"d{j}" for j in range(candidates - 1)]
+        names.insert(place - 1, "target")
+        run[str(query)] = {name: float(candidates - j) for j, name in enumerate(names)}
+    found = {key: np.full(len(places), np.nan) for key in wanted.values()}
+    for row in calc(list(wanted), {query: {"target": 1} for query in run}, run).per_query:
+        found[wanted[row.measure]][int(row.query_id)] = row.value
+    return found
+
+
+def test_metrics_agree_with_ir_measures_on_1000_cases_with_ties():
+    """Ties enter the library as an order.
+
+    With e tied rivals, ceil(e/2) of them before the target put it at place ceil(r). For even e
+    that is r itself and all metrics must be equal. For odd e, r lies half a place before: a hit
+    is the same event, and the graded metrics lie between those of the two places around r.
+    """
+    rng = np.random.default_rng(0)
+    ks = (1, 5, 10, 60)  # 60 is beyond every catalogue
+    greater, equal, candidates = [], [], []
+    for case in range(1000):
+        n = int(rng.integers(2, 41))
+        match case % 5:
+            case 0:  # first, alone
+                g, e = 0, 0
+            case 1:  # last, alone
+                g, e = n - 1, 0
+            case 2:  # everything equal
+                g, e = 0, n - 1
+            case _:
+                scores = rng.integers(0, 6, size=n)
+                target = int(rng.integers(n))
+                g = int((scores > scores[target]).sum())
+                e = int((scores == scores[target]).sum()) - 1
+        greater.append(g)
+        equal.append(e)
+        candidates.append(n)
+    greater, equal = np.array(greater), np.array(equal)
+    assert (equal % 2 == 1).sum() > 100 and ((equal % 2 == 0) & (equal > 0)).sum() > 100
+    rank = rank_of(greater, equal)
+    later = 1 + greater + (equal + 1) // 2
+    earlier = 1 + greater + equal // 2
+    after = _library(list(zip(later, candidates, strict=True)), ks)
+    before = _library(list(zip(earlier, candidates, strict=True)), ks)
+    whole = equal % 2 == 0
+    for (metric, k), value in after.items():
+        ours = METRICS[metric](rank, k)
+        assert ours[whole] == pytest.approx(value[whole], abs=1e-12), (metric, k)
+        assert (ours[~whole] <= before[metric, k][~whole] + 1e-12).all(), (metric, k)
+        if metric == "hr":
+            assert (ours == value).all()
+        else:
+            hit = ~whole & (later <= k)
+            assert (ours[hit] > value[hit]).all(), (metric, k)
+
+
+def test_metrics_agree_with_a_loop_over_scores():
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        n = int(rng.integers(1, 30))
+        scores, target, k = (
+            rng.integers(0, 4, size=n),
+            int(rng.integers(n)),
+            int(rng.integers(1, 40)),
+        )
+        place = 1.0
+        for other in range(n):
+            if other != target:
+                place += 1.0 if scores[other] > scores[target] else 0.0
+                place += 0.5 if scores[other] == scores[target] else 0.0
+        g = np.array([(scores > scores[target]).sum()])
+        e = np.array([(scores == scores[target]).sum() - 1])
+        rank = rank_of(g, e)
+        assert rank[0] == place
+        assert METRICS["ndcg"](rank, k)[0] == (1 / math.log2(place + 1) if place <= k else 0)
+        assert METRICS["mrr"](rank, k)[0] == (1 / place if place <= k else 0)
+        assert METRICS["hr"](rank, k)[0] == (place <= k)
+
+
+def test_slices_partition_all_targets():
+    counts = np.array([0, 1, 6, 7, 50, 51, 1000])
+    found = {
+        name: in_slice(counts, name, STRATA).tolist()
+        for name in ("unseen", "cold", "median", "warm")
+    }
+    assert found == {
+        "unseen": [True, False, False, False, False, False, False],
+        "cold": [False, True, True, False, False, False, False],
+        "median": [False, False, False, True, True, False, False],
+        "warm": [False, False, False, False, False, True, True],
+    }
+
+
+def test_slice_sizes_count_users_of_one_split():
+    cell = outcomes([[1, 1, 1]], ["test", "valid", "test"], [0, 3, 60])
+    assert slice_sizes(cell, "test", STRATA) == {
+        "all": 2, "warm": 1, "median": 0, "cold": 0, "unseen": 1,
+    }  # fmt: skip
+
+
+def test_mean_deviation_and_interval_by_hand():
+    # Two seeds, four users. Means per seed .5 and .25; per user 1, .5, 0, 0.
+    values = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    found = summary(values)
+    assert found["mean"] == 0.375
+    assert found["deviation"] == pytest.approx(0.25 / math.sqrt(2))
+    half = 3.182446305284263 * np.std([1, 0.5, 0, 0], ddof=1) / 2  # t quantile of 3 degrees, .975
+    assert (found["low"], found["high"]) == pytest.approx((0.375 - half, 0.375 + half))
+
+
+def test_one_seed_has_no_deviation_and_one_user_no_interval():
+    found = summary(np.array([[0.5]]))
+    assert (found["mean"], found["deviation"], found["low"]) == (0.5, None, None)
+
+
+def test_an_empty_slice_has_no_mean():
+    table = measure([outcomes([[1, 2]])], CONFIG).to_pylist()
+    cold = [row for row in table if row["slice"] == "unseen"]
+    assert cold and all(row["users"] == 0 and row["mean"] is None for row in cold)
+
+
+def test_splits_are_measured_apart():
+    table = measure([outcomes([[1, 2, 9]], ["valid", "test", "test"])], CONFIG).to_pylist()
+    found = {
+        (row["split"], row["k"]): (row["users"], row["mean"])
+        for row in table
+        if row["metric"] == "hr" and row["slice"] == "all"
+    }
+    assert found == {
+        ("valid", 1): (1, 1.0),
+        ("valid", 2): (1, 1.0),
+        ("test", 1): (2, 0.0),
+        ("test", 2): (2, 0.5),
+    }
