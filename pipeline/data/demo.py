@@ -1,4 +1,4 @@
-"""Synthetic demo data in the raw layout of Amazon 2014: a product grammar and tastes that titles tell.
+"""Synthetic demo data in the raw layout of Amazon 2014: a grammar and tastes that titles tell.
 
 Every item belongs to a theme (camping, baking, ...) and a type within it, and has a brand and a
 colour; its title says so. A user moves through types of a theme in a fixed order, drifts to
