@@ -24,7 +24,7 @@ install:
 	@sh .ci/environment dev
 
 demo: install-demo
-	@.venv/bin/python -m dvc repro --quiet || { code=$$?; \
+	@.venv/bin/python -m dvc repro || { code=$$?; \
 	  echo "The demo stopped. Run make demo again: finished stages are kept." >&2; exit $$code; }
 	@printf '\nThe report: %s/artifacts/report/index.html\n' "$$(pwd)"
 	@echo "The same as a table: artifacts/report/results.md. What exists: .venv/bin/spectran ls"

@@ -1,0 +1,261 @@
+"""`spectran check`: params.yaml, dvc.yaml and the code agree, before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from stages.run import USER_MISTAKE, Run, command
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+GROUPS = {
+    "text": "train",
+    "plain": "train_plain",
+    "baseline": "baseline",
+    "baseline_text": "baseline_text",
+}
+"""Group of grid -> stage of dvc.yaml that trains it."""
+
+TEXT = ("semantic", "spectrum")
+"""Inputs that are made from item text, once per encoder."""
+
+
+@command("spectran check", "spectran check --json")
+def check(run: Run) -> None:
+    """Build every block of the parameters and compare them with dvc.yaml and the code."""
+    from pipeline.errors import ConfigError
+
+    problems: list[str] = []
+    warnings: list[str] = []
+    problems += packaging()
+    warnings += other_checkout(run.base)
+    try:
+        params = run.params
+    except ConfigError as error:
+        problems += str(error).splitlines()
+    else:
+        problems += blocks(params)
+        problems += grid(params)
+        problems += revisions(run)
+        problems += graph(run.base, params)
+        warnings += unpinned(params)
+        warnings += misplaced(params)
+    for line in warnings:
+        run.warn(line)
+    text = "\n".join(problems) or "parameters, dvc.yaml and code agree"
+    run.show({"problems": problems, "warnings": warnings}, text)
+    if problems:
+        raise typer.Exit(USER_MISTAKE)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def blocks(params: Params) -> Iterator[str]:
+    """Yield what is wrong with the blocks that only their own module can read."""
+    from pipeline import naming
+    from pipeline.errors import ConfigError, near_miss
+
+    for kind in ("methods", "backbones"):
+        written = getattr(params, kind)
+        for name in written:
+            try:
+                naming.settings(kind, name, written)
+            except ConfigError as error:
+                yield from str(error).splitlines()
+                continue
+            parts = ("Config", "build") + (("NEEDS",) if kind == "methods" else ())
+            for part in parts:
+                if not hasattr(naming.module(kind, name), part):
+                    yield f"pipeline/{kind}/{name}.py: `{part}` is missing. See its neighbours."
+    formats = naming.names("data/sources")
+    for name, dataset in params.datasets.items():
+        if dataset.source.format not in formats:
+            yield (
+                f"params.yaml: datasets.{name}.source.format: {dataset.source.format} is unknown."
+                f"{near_miss(dataset.source.format, formats)}"
+            )
+
+
+def unpinned(params: Params) -> Iterator[str]:
+    """Yield a warning for every hub model whose commit may change under the same name."""
+    for name, encoder in params.encoders.items():
+        if encoder.engine == "hash" or encoder.model.startswith(("package:", "/", ".", "~", "$")):
+            continue
+        if getattr(encoder, "revision", None) is None:
+            yield (
+                f"params.yaml: encoders.{name}.revision is null: the hub may serve another "
+                f"{encoder.model} tomorrow. Write the commit of the model."
+            )
+
+
+def revisions(run: Run) -> Iterator[str]:
+    """Yield what is wrong with revisions.yaml."""
+    from pipeline.errors import ConfigError
+
+    try:
+        found = run.revisions
+    except ConfigError as error:
+        yield str(error)
+        return
+    for name in ("encode", "train"):
+        if type(found.get(name)) is not int:
+            yield f"revisions.yaml: {name}: {found.get(name)!r}, expected a whole number."
+    for name in sorted(set(found) - {"encode", "train"}):
+        yield f"revisions.yaml: {name}: unknown key. Known: encode, train."
+
+
+# ---------------------------------------------------------------- grid
+
+
+def grid(params: Params) -> Iterator[str]:
+    """Yield names of the grid that do not exist, and cells that cannot run."""
+    from pipeline.cells import all_cells
+    from pipeline.errors import ConfigError, near_miss
+
+    for axis, known in (("dataset", params.datasets), ("encoder", params.encoders)):
+        for name in getattr(params.grid, axis):
+            if name not in known:
+                yield f"params.yaml: grid.{axis}: {name} has no block.{near_miss(name, known)}"
+    for group in GROUPS:
+        cells = getattr(params.grid, group)
+        for axis, section in (("backbone", "backbones"), ("method", "methods")):
+            for name in getattr(cells, axis):
+                if name not in getattr(params, section):
+                    known = getattr(params, section)
+                    yield (
+                        f"params.yaml: grid.{group}.{axis}: {name} has no block under {section}."
+                        f"{near_miss(name, known)}"
+                    )
+        trained = not group.startswith("baseline")
+        for name in cells.backbone:
+            if (name != "none") != trained:
+                wanted = "a real backbone" if trained else "none"
+                yield f"params.yaml: grid.{group}.backbone: {name}; this group takes {wanted}."
+    try:
+        all_cells(params.grid)
+    except ConfigError as error:
+        yield str(error)
+
+
+def misplaced(params: Params) -> Iterator[str]:
+    """Yield a warning for methods that a group repeats per encoder although they read no text."""
+    for group in ("text", "baseline_text"):
+        for name in getattr(params.grid, group).method:
+            needs = method_needs(name)
+            if needs is not None and not any(need in TEXT for need in needs):
+                other = "plain" if group == "text" else "baseline"
+                yield (
+                    f"params.yaml: grid.{group}.method: {name} reads no text, so every encoder "
+                    f"repeats it. Move it to grid.{other}."
+                )
+
+
+def method_needs(name: str) -> set[str] | None:
+    """Return the inputs a method declares (`spectrum:unit` counts as spectrum), if it exists."""
+    from pipeline import naming
+
+    if name not in naming.names("methods"):
+        return None
+    declared = getattr(naming.module("methods", name), "NEEDS", ())
+    return {need.partition(":")[0] for need in declared}
+
+
+def is_untrained(name: str) -> bool | None:
+    """Whether a method's `build` says that it returns something without training."""
+    from typing import get_type_hints
+
+    from pipeline import naming
+
+    if name not in naming.names("methods"):
+        return None
+    build = getattr(naming.module("methods", name), "build", None)
+    kind = get_type_hints(build).get("return") if build else None
+    return getattr(kind, "__name__", "") == "Untrained"
+
+
+# ---------------------------------------------------------------- dvc.yaml
+
+
+def graph(base: Path, params: Params) -> Iterator[str]:
+    """Yield where dvc.yaml and the code differ: groups, inputs of methods, code that is gone."""
+    from pipeline.config import read_yaml
+    from pipeline.errors import ConfigError
+    from stages.run import COMMANDS
+
+    try:
+        stages = read_yaml(base / "dvc.yaml").get("stages", {})
+    except ConfigError as error:
+        yield str(error)
+        return
+    for name, stage in stages.items():
+        words = str(stage.get("cmd", "")).split()
+        if len(words) < 2 or words[0] != "spectran" or words[1] not in COMMANDS:
+            yield f"dvc.yaml: {name}.cmd: {stage.get('cmd')!r} is not a command of spectran."
+        for path in stage.get("deps", ()):
+            if "${" not in path and not path.startswith("artifacts") and not (base / path).exists():
+                yield f"dvc.yaml: {name}.deps: {path} does not exist. Correct the path."
+    for group, name in GROUPS.items():
+        if name not in stages:
+            yield f"dvc.yaml: the stage {name} (for grid.{group}) is missing."
+        else:
+            yield from _group(params, group, name, stages[name])
+
+
+def _group(params: Params, group: str, name: str, stage: dict[str, Any]) -> Iterator[str]:
+    given = {need for need in TEXT if any(f"/{need}/" in dep for dep in stage.get("deps", ()))}
+    for axis in ("backbone", "method"):
+        wanted = f"${{grid.{group}.{axis}}}"
+        if stage.get("matrix", {}).get(axis) != wanted:
+            yield f"dvc.yaml: {name}.matrix.{axis}: expected {wanted}, the group it trains."
+    for method in getattr(params.grid, group).method:
+        needs = method_needs(method)
+        if needs is None:
+            continue
+        if lacking := sorted(needs - given):
+            groups = [g for g, s in GROUPS.items() if s != name and "text" in g]
+            yield (
+                f"dvc.yaml: {name}: {method} reads {', '.join(lacking)}, which is not among the "
+                f"inputs of this stage, so a change would not re-run it. Move {method} to "
+                f"grid.{' or grid.'.join(groups)}, or add the input."
+            )
+        if is_untrained(method) == (not group.startswith("baseline")):
+            kind = "is not trained" if is_untrained(method) else "is trained"
+            yield f"params.yaml: grid.{group}.method: {method} {kind} and belongs to another group."
+
+
+# ---------------------------------------------------------------- installation
+
+
+def packaging() -> Iterator[str]:
+    """Yield other distributions that bring the same top-level names: the code could be mixed up."""
+    from importlib.metadata import packages_distributions
+
+    owners = packages_distributions()
+    for package in ("pipeline", "stages"):
+        found = set(owners.get(package, ()))
+        if others := sorted(found - {"spectran"}):
+            yield (
+                f"the package `{package}` is also installed by {', '.join(others)}, and Python may "
+                f"take the wrong one. Use an environment of its own: make demo, or "
+                f"pip uninstall {' '.join(others)}"
+            )
+        if "spectran" not in found:
+            yield f"`{package}` is not installed by spectran. Run: pip install -e ."
+
+
+def other_checkout(base: Path) -> Iterator[str]:
+    """Yield a warning when the code that runs is not that of this checkout."""
+    import pipeline
+
+    here, running = (base / "pipeline").resolve(), Path(pipeline.__file__ or ".").resolve().parent
+    if here.is_dir() and here != running:
+        yield (
+            f"the code that runs is {running.parent}, not that of {here.parent}. "
+            f"Run there: pip install -e ."
+        )

@@ -1,0 +1,127 @@
+"""`spectran clean`: delete what params.yaml no longer names, after showing it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.run import DryOption, Run, command, size
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+
+CHEAP = ("metrics", "comparisons", "spectrum", "data")
+"""Folders of artifacts whose data set (and encoder) must be in the grid; embeddings cost too much
+to be called stale."""
+
+
+@command(
+    "spectran clean --stale", "spectran clean --stale --yes", "spectran clean --stale --dry-run"
+)
+def clean(
+    run: Run,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Results outside the grid, remains of killed runs.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: DryOption = False,
+) -> None:
+    """Delete results outside the grid, remains of killed runs and finished resume states.
+
+    Embeddings and raw data are never touched.
+    """
+    from pipeline.errors import ConfigError
+    from pipeline.files import TEMPORARY, remove_orphans
+
+    if not stale:
+        raise ConfigError("clean: say what to delete: spectran clean --stale")
+    found = [*outside_grid(run.root, run.params), *finished_states(run.cache / "train")]
+    total = sum(_bytes(path) for path in found)
+    if not run.json:
+        for path in found:
+            run.say(f"{path}  {size(_bytes(path))}")
+    go = bool(found) and not dry_run and (yes or _confirmed(run, len(found), total))
+    if go:
+        for path in found:
+            _delete(path, run)
+    orphans = 0 if dry_run else remove_orphans(run.root / TEMPORARY)
+    content = {
+        "found": [str(path) for path in found],
+        "bytes": total,
+        "deleted": go,
+        "unfinished_files": orphans,
+    }
+    verb = "deleted" if go else "would delete" if dry_run else "kept"
+    text = f"{verb} {len(found)} paths, {size(total)}" if found else "nothing is stale"
+    if orphans:
+        text += f"; removed {orphans} unfinished files of killed runs"
+    run.show(content, text)
+
+
+def outside_grid(root: Path, params: Params) -> Iterator[Path]:
+    """Yield what no cell of the grid makes: DVC would hash it into folders that stages read."""
+    from pipeline import artifacts
+    from pipeline.cells import NONE, all_cells, leftovers
+
+    known = {cell: cell.seeds(params) for cell in all_cells(params.grid)}
+    trained = {cell: seeds for cell, seeds in known.items() if cell.backbone != NONE}
+    for artifact in (artifacts.RANKS, artifacts.CURVES, artifacts.MODEL):
+        wanted = known if artifact is artifacts.RANKS else trained
+        area = artifact.template.split("/")[0]
+        for folder in _inside(root / area):
+            if folder.name not in params.grid.dataset:
+                yield folder
+            else:
+                yield from leftovers(root, wanted, folder.name, artifact)
+    for area in CHEAP:
+        for path in _inside(root / area):
+            if path.name.removesuffix(".parquet") not in params.grid.dataset:
+                yield path
+            elif area == "spectrum":
+                yield from (e for e in _inside(path) if e.name not in params.grid.encoder)
+
+
+def finished_states(folder: Path) -> Iterator[Path]:
+    """Yield the kept work of finished seeds; unfinished seeds still continue from theirs."""
+    from pipeline.training.store import DONE
+
+    yield from (path for path in _inside(folder) if (path / DONE).exists())
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def _confirmed(run: Run, count: int, total: int) -> bool:
+    """Ask on a terminal; elsewhere require --yes."""
+    import sys
+
+    from pipeline.errors import ConfigError
+
+    if not sys.stdin.isatty() or run.json:
+        raise ConfigError(
+            f"clean: {count} paths ({size(total)}) would be deleted and nobody is there to ask. "
+            f"Add --yes, or --dry-run to see them."
+        )
+    return typer.confirm(f"Delete these {count} paths ({size(total)})?")
+
+
+def _delete(path: Path, run: Run) -> None:
+    """Delete a path and the folders that become empty above it, never the root of an area."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    for parent in path.parents:
+        if parent.parent in (run.root, run.root.parent, run.cache) or any(parent.iterdir()):
+            break
+        parent.rmdir()
