@@ -162,7 +162,7 @@ class Table(Artifact):
         self._finite(root, table, cell)
         table = table.replace_schema_metadata({KEY: _provenance(self, items, params)})
         with atomic(path, root / TEMPORARY) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         return path
 
     def load(
@@ -171,7 +171,7 @@ class Table(Artifact):
         """Return the table and the metadata after checking schema, version and catalogue."""
         path = self.path(root, **cell)
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
         except FileNotFoundError:
             raise missing(self, root, cell) from None
         except (pa.ArrowException, OSError) as error:
