@@ -209,7 +209,7 @@ class Parts:
 
 def single(adapter: Adapter, parts: Parts) -> Method:
     """Return the method of one view and one phase, trained by the shared ranking loss."""
-    model = SeqModel({"items": View(adapter, parts.backbone(adapter.width))}, Fusion())
+    model = SeqModel({"item": View(adapter, parts.backbone(adapter.width))}, Fusion())
     return Method(
         model=model, phases=(Phase(name="fit", objectives={"ranking": (1.0, parts.ranking())}),)
     )

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.data.batches import History
+from pipeline.dropout import dropout
 from pipeline.model import Backbone, MethodConfig
 
 
@@ -51,9 +52,9 @@ class Block(nn.Module):
         q, k, v = joined.view(size, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=p)
         mixed = mixed.transpose(1, 2).reshape(size, length, width)
-        y_BLD = x_BLD + F.dropout(self.project_out(mixed), p, self.training)
-        inner = F.dropout(F.relu(self.widen(self.norm_feed(y_BLD))), p, self.training)
-        return y_BLD + F.dropout(self.narrow(inner), p, self.training)
+        y_BLD = x_BLD + dropout(self.project_out(mixed), p, self.training)
+        inner = dropout(F.relu(self.widen(self.norm_feed(y_BLD))), p, self.training)
+        return y_BLD + dropout(self.narrow(inner), p, self.training)
 
 
 class SASRec(Backbone):
@@ -82,7 +83,7 @@ class SASRec(Backbone):
     def forward(self, x_BLD: Tensor, history: History) -> Tensor:
         """Return states [B, L, D]; padded positions influence no other."""
         real = history.items > 0
-        x_BLD = F.dropout(x_BLD + self.positions, self.dropout, self.training)
+        x_BLD = dropout(x_BLD + self.positions, self.dropout, self.training)
         x_BLD = x_BLD * real[..., None]
         # A padded query sees itself only: a row without keys would be NaN.
         allowed = ((self.causal & real[:, None, :]) | self.own)[:, None]
