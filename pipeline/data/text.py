@@ -1,4 +1,4 @@
-"""Item text: cleaned once when the catalogue is made, rendered from a template when it is encoded."""
+"""Item text: cleaned once when the catalogue is made, rendered from a template to be encoded."""
 
 from __future__ import annotations
 

@@ -1,0 +1,155 @@
+"""Filters and order of interactions, on integer codes.
+
+Raw ids become int32 codes by ascending raw id once; everything after that is arithmetic on codes,
+so 20 million events fit in little memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from pipeline.randomness import derive
+
+NO_TIME = int(np.iinfo(np.int64).min)
+"""Time of an event whose time is unknown, in memory."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Interactions as arrays of equal length E, in file order unless said otherwise."""
+
+    user: np.ndarray
+    """[E] int32 code, ascending with the raw id."""
+    item: np.ndarray
+    """[E] int32 code, ascending with the raw id."""
+    time: np.ndarray
+    """[E] int64 seconds, or NO_TIME."""
+    position: np.ndarray | None
+    """[E] int64, or None where the source gives none."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: np.ndarray) -> Events:
+        """Keep the rows of a boolean mask, or reorder by an index array."""
+        position = None if self.position is None else self.position[rows]
+        return Events(self.user[rows], self.item[rows], self.time[rows], position)
+
+
+def encode(ids: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Return [E] int32 codes and the distinct ids in ascending byte order, so that code = rank.
+
+    ids: String without nulls. Complexity: one hash per row, one sort of the distinct ids.
+    """
+    distinct = ids.unique().sort()
+    ranks = pl.DataFrame(
+        {"id": distinct, "code": np.arange(len(distinct), dtype=np.int32)},
+    )
+    frame = pl.DataFrame({"id": ids})
+    codes = frame.join(ranks, on="id", how="left", maintain_order="left")["code"]
+    return codes.to_numpy(), distinct
+
+
+def k_core(user: np.ndarray, item: np.ndarray, core: int) -> tuple[np.ndarray, int]:
+    """Return ([E] bool, rounds): the largest set whose users and items all have `core` events.
+
+    A round drops every user and item that is short when the round begins; the last look, which
+    finds none, is not counted. The result does not depend on the order of the drops.
+    """
+    kept = np.ones(len(user), bool)
+    rows = np.arange(len(user), dtype=np.int32)
+    rounds = 0
+    while core > 1 and len(rows):
+        stay = (np.bincount(user) >= core)[user]
+        stay &= (np.bincount(item) >= core)[item]
+        if stay.all():
+            break
+        rounds += 1
+        kept[rows[~stay]] = False
+        rows, user, item = rows[stay], user[stay], item[stay]
+    return kept, rounds
+
+
+def chronological(events: Events, shuffle_seed: int | None) -> np.ndarray:
+    """Return [E] int: the permutation that sorts by user, time, position, file order.
+
+    A user with any event of unknown time is ordered by position alone. With `shuffle_seed`, events
+    of one user at one time are ordered by a hash of seed, user and row instead of position.
+    """
+    time = events.time
+    unknown = time == NO_TIME
+    if unknown.any():
+        partly = np.bincount(events.user[unknown], minlength=int(events.user.max()) + 1) > 0
+        time = np.where(partly[events.user], 0, time)
+        unknown = partly[events.user]
+    keys = [events.user, time]
+    if shuffle_seed is not None:
+        drawn = _hashes(derive(shuffle_seed, "ties"), events.user, len(events))
+        keys.append(np.where(unknown, 0, drawn))
+        if events.position is not None:
+            keys.append(np.where(unknown, events.position, 0))
+    elif events.position is not None:
+        keys.append(events.position)
+    return _order(keys)
+
+
+def repeats(events: Events, rule: Literal["keep", "first", "last"]) -> np.ndarray:
+    """Return [E] bool: what stays of a user's repeats of one item. Needs sorted events."""
+    if rule == "keep":
+        return np.ones(len(events), bool)
+    pair = events.user.astype(np.int64) << 32 | events.item
+    seen = pair if rule == "first" else pair[::-1]
+    first = np.zeros(len(events), bool)
+    first[np.unique(seen, return_index=True)[1]] = True
+    return first if rule == "first" else first[::-1]
+
+
+def last_events(user: np.ndarray, limit: int) -> np.ndarray:
+    """Return [E] bool: the last `limit` events of every user. Needs events sorted by user."""
+    ends = np.cumsum(np.bincount(user))
+    return np.arange(len(user)) >= ends[user] - limit
+
+
+def collision_rate(user: np.ndarray, time: np.ndarray) -> float:
+    """Return the share of users with two events or more whose last two share a known time.
+
+    Needs sorted events. 0.0 when there is no such user.
+    """
+    last = np.flatnonzero(np.append(user[1:] != user[:-1], True)) if len(user) else np.empty(0, int)
+    last = last[last > 0]
+    last = last[user[last - 1] == user[last]]
+    if not len(last):
+        return 0.0
+    return float(np.mean((time[last] == time[last - 1]) & (time[last] != NO_TIME)))
+
+
+def _order(keys: list[np.ndarray]) -> np.ndarray:
+    """Stable argsort by several integer keys, most significant first; one key where 63 bits do."""
+    if not len(keys[0]):
+        return np.empty(0, np.int64)
+    packed = np.zeros(len(keys[0]), np.int64)
+    bits = 0
+    for key in keys:
+        low, high = int(key.min()), int(key.max())
+        width = (high - low).bit_length()
+        bits += width
+        if bits > 63:
+            return np.lexsort(keys[::-1])
+        packed <<= width
+        packed |= (key - low).astype(np.int64, copy=False)
+    return np.argsort(packed, kind="stable")
+
+
+def _hashes(seed: int, user: np.ndarray, size: int) -> np.ndarray:
+    """Return [E] int64, non-negative: splitmix64 of seed, user and row; equal on every machine."""
+    with np.errstate(over="ignore"):
+        state = user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        state += np.arange(size, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03) + np.uint64(seed)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state >> np.uint64(1)).astype(np.int64)
