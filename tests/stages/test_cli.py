@@ -1,0 +1,104 @@
+"""The program as a whole: help, examples, exit codes, colours, and what it imports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stages.cli import ORDER, build
+from stages.run import COMMANDS, Run
+
+APP = build()
+TREE = Path(__file__).resolve().parents[2]
+HEAVY = [
+    "torch",
+    "polars",
+    "pyarrow",
+    "pydantic",
+    "sentence_transformers",
+    "transformers",
+    "scipy",
+    "matplotlib",
+]
+
+
+def program(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.cli", *words],
+        cwd=TREE, env=env | variables, text=True, capture_output=True,
+    )  # fmt: skip
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom stages.cli import build\n"
+        "from typer.testing import CliRunner\n"
+        "result = CliRunner().invoke(build(), ['--help'])\n"
+        "assert result.exit_code == 0 and 'Examples' in result.output\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=TREE, text=True, capture_output=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_shows_examples_that_call_it(name: str) -> None:
+    assert COMMANDS[name].examples, "give @command at least one example"
+    assert all(line.startswith(f"spectran {name}") for line in COMMANDS[name].examples)
+    result = CliRunner().invoke(APP, [name, "--help"])
+    assert result.exit_code == 0
+    assert "Examples:" in result.output and COMMANDS[name].examples[0] in result.output
+    assert COMMANDS[name].function.__doc__
+
+
+def test_the_stages_are_those_of_the_order() -> None:
+    assert {name for name, entry in COMMANDS.items() if entry.panel == "Stages"} == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "demo", "minilm", "sasrec", "spectrann"], "spectran"),
+        (["preprocess", "dmeo"], "Did you mean demo?"),
+        (["encode", "demo", "minilmm"], "minilm"),
+        (["train", "demo", "minilm", "sasrec", "id", "--set", "train.width=8"], "--out"),
+        (["clean"], "--stale"),
+        (["ls", "--params", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_mistake_exits_2_with_a_message_and_no_traceback(words: list[str], said: str) -> None:
+    done = program(*words)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unknown_command_or_option_exits_2() -> None:
+    assert program("trian").returncode == 2
+    assert program("ls", "--jsno").returncode == 2
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["ls"], ["trian"], ["clean"]])
+def test_no_colours_in_pipes_nor_with_no_color(words: list[str]) -> None:
+    for variables in ({}, {"NO_COLOR": "1"}):
+        done = program(*words, **variables)
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\r" not in done.stdout + done.stderr
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(name="encode")
+    with run.progress("items", 10, "items") as advance:
+        advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    line = f'"{sys.executable}" -m stages.cli ls --json | head -c 1'
+    done = subprocess.run(["sh", "-c", line], cwd=TREE, text=True, capture_output=True)
+    assert done.stderr == "" and done.stdout == "{"
