@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,8 @@ class Rows:
     """Of the first row, bytes from the start of the file."""
     shape: tuple[int, int]
     metadata: dict[str, Any]
+    fail: Callable[[str], ArtifactError]
+    """Makes the error for values that cannot be used, with the command that mends the file."""
 
     def chunks(self, step: int, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, [<= step, H] float32) from row `start`; the buffer is used again."""
@@ -46,17 +48,16 @@ class Rows:
             handle.seek(self.offset + start * width * FLOAT32)
             for first in range(start, count, step):
                 part = buffer[: min(step, count - first)]
-                _fill(handle, part, self.path)
+                self._fill(handle, part)
                 yield first, part
 
-
-def _fill(handle: Any, part: np.ndarray, path: Path) -> None:
-    left = part.data.cast("B")
-    while len(left):
-        read = handle.readinto(left)
-        if not read:
-            raise ArtifactError(f"{path} became shorter while it was read. Run the stage again.")
-        left = left[read:]
+    def _fill(self, handle: Any, part: np.ndarray) -> None:
+        left = part.data.cast("B")
+        while len(left):
+            read = handle.readinto(left)
+            if not read:
+                raise self.fail("became shorter while it was read.")
+            left = left[read:]
 
 
 def open_rows(
@@ -86,7 +87,11 @@ def open_rows(
         raise artifact.fail(
             root, cell, f"is truncated or damaged ({found} bytes, its header says {expected})."
         )
-    return Rows(path, 8 + size + begin, (shape[0], shape[1]), metadata)
+
+    def fail(problem: str) -> ArtifactError:
+        return artifact.fail(root, cell, problem)
+
+    return Rows(path, 8 + size + begin, (shape[0], shape[1]), metadata, fail)
 
 
 class Writer:

@@ -128,7 +128,7 @@ class SbertEncoder:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # the stage shows its own
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage shows its own
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         model = SentenceTransformer(

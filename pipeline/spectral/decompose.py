@@ -1,0 +1,271 @@
+"""Exact thin SVD of text embeddings, streamed: two passes over the file, memory of width squared.
+
+The first pass sums the Gram matrices of all views, the second projects the rows on their right
+vectors. With fewer items than dimensions the Gram matrix of the items takes their place. Singular
+values come from eigenvalues in float64, so values down to about 1e-7 of the largest are resolved;
+the cut-off lies above that.
+
+Source: SpecTran (thin SVD of unit rows, not centred), AlphaFuse and WhitenRec (centred rows).
+Differs: none known; an eigendecomposition of the Gram matrix is the SVD up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.errors import ConfigError, DataError
+from pipeline.tensorfile import Rows
+
+CHUNK_BYTES = 32 << 20
+"""float32 bytes per chunk; long enough for the matrix products to run at full speed."""
+
+SMALLEST_CUTOFF = 1e-6
+"""Below it the square roots of rounded eigenvalues are noise."""
+
+SAME = 1e-6
+"""Centred rows whose spread is below this share of their size differ by rounding only."""
+
+TIE = 1e-6
+"""Entries within this share of the largest count as equal when a sign is fixed; the first wins."""
+
+PADDING = 1
+"""Rows of the file before the first item."""
+
+Advance = Callable[[int], None]
+
+
+@dataclass
+class Directions:
+    """Sums unit rows, from which the mean cosine of all pairs follows in closed form."""
+
+    total: np.ndarray
+    count: int = 0
+
+    def add(self, unit: np.ndarray, nonzero: int) -> None:
+        """Add [n, H] float64 unit rows, of which the others are zero."""
+        self.total += unit.sum(axis=0)
+        self.count += nonzero
+
+    def mean_cosine(self) -> float | None:
+        """Mean over pairs of different non-zero rows; None with fewer than two."""
+        pairs = self.count * (self.count - 1)
+        return float((self.total @ self.total - self.count) / pairs) if pairs else None
+
+
+@dataclass
+class Basis:
+    """One view's mean, singular values and right vectors; float64."""
+
+    view: str
+    num_items: int
+    mean: np.ndarray
+    """[H]; zero for views that are not centred."""
+    s: np.ndarray
+    """[R] descending."""
+    v: np.ndarray
+    """[H, R]; the largest absolute entry of each column is positive."""
+    energy: float
+    """Sum of all squared singular values, the dropped ones included."""
+    directions: Directions
+    zero_rows: int
+    """Rows of the view without a direction; they stay zero in U."""
+    u: np.ndarray | None = field(default=None, repr=False)
+    """[N, R] float32 where it is known without another pass (N < H)."""
+
+
+def decompose(
+    rows: Rows, views: Sequence[str], cutoff: float, advance: Advance = lambda n: None
+) -> list[Basis]:
+    """Return the basis of every view from one pass over the embeddings (row 0 is padding).
+
+    Components with singular value below cutoff * largest are dropped.
+    Raises DataError when a view has no spread, ArtifactError on NaN or infinity. N H^2 + H^3, or
+    N^2 H + N^3 when N < H.
+    """
+    if cutoff < SMALLEST_CUTOFF:
+        raise ConfigError(
+            f"params.yaml: spectrum.cutoff: {cutoff:g} is below what a decomposition through the "
+            f"Gram matrix resolves. Set {SMALLEST_CUTOFF:g} or more."
+        )
+    num_items, width = rows.shape[0] - PADDING, rows.shape[1]
+    if num_items < 1:
+        raise DataError(f"{rows.path} holds no items. Run preprocess on data with items.")
+    if num_items < width:
+        return _by_items(rows, views, cutoff, advance)
+    return _by_dimensions(rows, views, cutoff, advance)
+
+
+def project(
+    rows: Rows, bases: Sequence[Basis], advance: Advance = lambda n: None
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield (first item - 1, U of these items per view, [n, R] float32) in one more pass."""
+    if all(basis.u is not None for basis in bases):
+        yield 0, [basis.u for basis in bases if basis.u is not None]
+        advance(bases[0].num_items)
+        return
+    scaled = [np.asarray(basis.v / basis.s, np.float32) for basis in bases]
+    for start, x in _chunks(rows):
+        parts = []
+        for basis, weights in zip(bases, scaled, strict=True):
+            if basis.view == "unit":
+                part = _unit(x)[0]
+            else:
+                part = x - basis.mean
+                basis.directions.add(*_unit(part))
+            parts.append(part.astype(np.float32) @ weights)
+        yield start, parts
+        advance(len(x))
+
+
+# ---------------------------------------------------------------- N >= H
+
+
+def _by_dimensions(
+    rows: Rows, views: Sequence[str], cutoff: float, advance: Advance
+) -> list[Basis]:
+    from scipy.linalg.blas import dsyr, dsyrk
+
+    num_items, width = rows.shape[0] - PADDING, rows.shape[1]
+    # Fortran order, upper triangle: what BLAS updates in place.
+    grams = {view: np.zeros((width, width), order="F") for view in views}
+    directions = {view: Directions(np.zeros(width)) for view in views}
+    energy, shift, total = 0.0, np.zeros(width), np.zeros(width)
+    for start, x in _chunks(rows):
+        energy += float(np.einsum("ij,ij->", x, x))
+        if "unit" in grams:
+            unit, nonzero = _unit(x)
+            directions["unit"].add(unit, nonzero)
+            dsyrk(1.0, unit.T, beta=1.0, c=grams["unit"], overwrite_c=1)
+            del unit
+        if "centred" in grams:
+            if start == 0:
+                # G - N mu mu^T cancels where the mean is large; near the mean it does not. Rounded
+                # to float32, so that constant rows leave exactly nothing.
+                shift = x.mean(axis=0).astype(np.float32).astype(np.float64)
+            x -= shift
+            total += x.sum(axis=0)
+            dsyrk(1.0, x.T, beta=1.0, c=grams["centred"], overwrite_c=1)
+        advance(len(x))
+    bases = []
+    for view in views:
+        gram, mean = grams.pop(view), np.zeros(width)
+        if view == "centred":
+            offset = total / num_items
+            gram = dsyr(-num_items, offset, a=gram, overwrite_a=1)
+            mean = shift + offset
+        values, vectors = _eigh(gram)
+        del gram
+        s, kept, spread = _singular(values, cutoff, view, energy, num_items)
+        v = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
+        del vectors
+        v *= _signs(v)
+        zero = num_items - directions[view].count if view == "unit" else 0
+        bases.append(Basis(view, num_items, mean, s, v, spread, directions[view], zero))
+    return bases
+
+
+# ---------------------------------------------------------------- N < H
+
+
+def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance) -> list[Basis]:
+    from scipy.linalg.blas import dsyrk
+
+    num_items, width = rows.shape[0] - PADDING, rows.shape[1]
+    raw = np.empty((num_items, width))  # at most the size of the Gram matrix it replaces
+    for start, x in _chunks(rows):
+        raw[start : start + len(x)] = x
+        advance(len(x))
+    energy = float(np.einsum("ij,ij->", raw, raw))
+    bases = []
+    for view in views:
+        mean = np.zeros(width)
+        if view == "centred":
+            shift = raw.mean(axis=0).astype(np.float32).astype(np.float64)
+            rest = raw - shift
+            offset = rest.mean(axis=0)
+            matrix, mean = rest - offset, shift + offset
+            unit, nonzero = _unit(matrix)
+        else:
+            unit, nonzero = _unit(raw)
+            matrix = unit
+        directions = Directions(np.zeros(width))
+        directions.add(unit, nonzero)
+        values, vectors = _eigh(dsyrk(1.0, matrix.T, trans=1))
+        s, kept, spread = _singular(values, cutoff, view, energy, num_items)
+        u = vectors[:, ::-1][:, :kept]
+        v = matrix.T @ u / s
+        signs = _signs(v)
+        zero = num_items - nonzero if view == "unit" else 0
+        left = np.ascontiguousarray(u * signs, np.float32)
+        bases.append(Basis(view, num_items, mean, s, v * signs, spread, directions, zero, left))
+    return bases
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _chunks(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first item - 1, [n, H] float64); the caller may overwrite the array."""
+    step = max(1, CHUNK_BYTES // (rows.shape[1] * 4))
+    for first, chunk in rows.chunks(step, PADDING):
+        x = chunk.astype(np.float64)
+        if not np.isfinite(np.einsum("ij,ij->", x, x)):
+            row = first + int(np.flatnonzero(~np.isfinite(chunk).all(axis=1))[0])
+            raise rows.fail(f"holds NaN or infinity in row {row}.")
+        yield first - PADDING, x
+
+
+def _unit(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the rows divided by their norms, and how many have one; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x))
+    present = norms > 0
+    return x / np.where(present, norms, 1.0)[:, None], int(present.sum())
+
+
+def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, ascending, and vectors of a matrix given by its upper triangle; overwrites it.
+
+    Divide and conquer: more than three times as fast as the library's default at width 2,048.
+    """
+    from scipy.linalg import eigh
+
+    values, vectors = eigh(gram, lower=False, overwrite_a=True, check_finite=False, driver="evd")
+    return values, vectors
+
+
+def _singular(
+    values: np.ndarray, cutoff: float, view: str, energy: float, num_items: int
+) -> tuple[np.ndarray, int, float]:
+    """Return singular values kept, descending, their number, and the sum of all their squares.
+
+    energy: sum of squares of the raw embeddings. Raises DataError when nothing is left of them.
+    """
+    squares = np.clip(values[::-1], 0, None)
+    if energy == 0:
+        raise DataError(
+            f"spectrum: all embeddings of the {num_items} items are zero. "
+            f"Check the encoder, or the template and the item text."
+        )
+    if view == "centred" and squares[0] <= SAME**2 * energy:
+        raise DataError(
+            f"spectrum: the embeddings of the {num_items} items are all the same, so nothing is "
+            f"left after centring. At least two items need different text: check the template, "
+            f"or remove `centred` from spectrum.views."
+        )
+    s = np.sqrt(squares)
+    kept = int((s >= cutoff * s[0]).sum())
+    return s[:kept], kept, float(squares.sum())
+
+
+def _signs(v: np.ndarray) -> np.ndarray:
+    """Return [R] of 1 or -1 that make the largest absolute entry of each column positive.
+
+    Of entries equal up to rounding the first decides, so that the last bit cannot flip a column.
+    """
+    sizes = np.abs(v)
+    first = np.argmax(sizes >= (1 - TIE) * sizes.max(axis=0), axis=0)
+    signs: np.ndarray = np.where(v[first, np.arange(v.shape[1])] < 0, -1.0, 1.0)
+    return signs
