@@ -1,0 +1,131 @@
+"""What every method file must keep, whatever it composes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+
+from pipeline import config, naming
+from pipeline.backbones import sasrec
+from pipeline.data.batches import History, held_out
+from pipeline.evaluation.ranks import ndcg, rank
+from pipeline.model import Adapter, Method, Parts, Untrained
+from pipeline.objectives.ranking import ranking_loss
+from pipeline.training.fit import fit, initialised
+from pipeline.values import Sequences
+
+METHODS = naming.names("methods")
+TRAINED = [
+    name
+    for name in METHODS
+    if naming.module("methods", name).build.__annotations__["return"] == "Method"
+]
+
+
+def make(name: str, params: config.Params, inputs: Any, seed: int = 0) -> Method | Untrained:
+    settings = naming.settings("methods", name, params.methods)
+    train = params.train
+    sizes = sasrec.Config(history=5, blocks=1, heads=1)
+    parts = Parts(
+        train,
+        lambda width: sasrec.build(sizes, width, train.dropout),
+        lambda: ranking_loss(train.loss),
+    )
+    build = naming.module("methods", name).build
+    return initialised(lambda: build(settings, inputs, parts), seed)
+
+
+def adapters(method: Method) -> list[Adapter]:
+    return [m for m in method.model.modules() if isinstance(m, Adapter)]
+
+
+@pytest.fixture(params=TRAINED)
+def method(request: pytest.FixtureRequest, params: config.Params, inputs: Any) -> Method:
+    made = make(request.param, params, inputs)
+    assert isinstance(made, Method)
+    return made
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_docstring_has_source_and_differs(name: str) -> None:
+    text = naming.module("methods", name).__doc__ or ""
+    assert "\nSource:" in text
+    assert "\nDiffers:" in text
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_cover_the_catalogue(name: str, params: config.Params, inputs: Any) -> None:
+    made = make(name, params, inputs)
+    scorer = made.scorer if isinstance(made, Untrained) else made.model.eval().ranker("cosine")
+    length = made.length if isinstance(made, Untrained) else made.model.length
+    history = held_out(inputs.sequences, "test").histories(slice(0, 3), length)
+    with torch.no_grad():
+        assert scorer(History(history)).shape == (3, len(inputs.catalog))
+
+
+def test_undeclared_input_is_refused(tmp_path: Path) -> None:
+    from pipeline.experiment import CellInputs
+
+    with pytest.raises(AssertionError, match="NEEDS does not list"):
+        CellInputs(tmp_path, "demo", "hash", ("semantic",)).spectrum("unit")
+
+
+def test_table_has_a_zero_padding_row(method: Method, inputs: Any) -> None:
+    for adapter in adapters(method):
+        table = adapter.table()
+        assert table.shape == (len(inputs.catalog) + 1, adapter.width)
+        assert not table[0].any()
+
+
+def test_padding_row_stays_zero_and_parameters_move(
+    method: Method, params: config.Params, inputs: Any
+) -> None:
+    before = {n: p.detach().clone() for n, p in method.model.named_parameters()}
+    fit(method, inputs.sequences, params.train, 0)
+    for adapter in adapters(method):
+        assert not adapter.table()[0].any()
+    unmoved = {
+        name
+        for name, p in method.model.named_parameters()
+        if torch.equal(p, before[name]) and p.numel() > 1
+    }
+    assert not unmoved
+
+
+def test_saved_state_restores_the_scores(
+    method: Method, params: config.Params, inputs: Any, request: pytest.FixtureRequest
+) -> None:
+    fit(method, inputs.sequences, params.train, 0)
+    content = save({n: t.numpy() for n, t in method.model.state_dict().items()})
+    name = request.node.callspec.params["method"]
+    again = make(name, params, inputs, seed=7)
+    assert isinstance(again, Method)
+    again.model.load_state_dict({n: torch.from_numpy(a) for n, a in load(content).items()})
+    history = History(held_out(inputs.sequences, "test").histories(slice(0, 20), 5))
+    with torch.no_grad():
+        first = method.model.eval().ranker("cosine")(history)
+        second = again.model.eval().ranker("cosine")(history)
+    assert torch.equal(first, second)
+
+
+def test_frozen_inputs_are_not_saved(method: Method, inputs: Any) -> None:
+    frozen = {n for n, _ in method.model.named_buffers()}
+    assert not frozen & set(method.model.state_dict())
+
+
+def test_learns_a_walk_of_twenty_users(method: Method, params: config.Params, inputs: Any) -> None:
+    """Every user walks up the catalogue: after 60 epochs the next item is among the first."""
+    train = params.train.model_copy(
+        update={"max_epochs": 60, "patience": 60, "dropout": 0.0, "learning_rate": 1e-2}
+    )
+    data: Sequences = inputs.sequences
+    fit(method, data, train, 0)
+    held = held_out(data, "test")
+    found = rank(method.model.eval().ranker("cosine"), held, 5, data.num_items)
+    random_ndcg = float(np.mean([1 / np.log2(r + 1) for r in range(1, 6)]) * 5 / 24)
+    assert ndcg(found["greater"], found["equal"], 5) > 2.5 * random_ndcg

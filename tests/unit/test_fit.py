@@ -1,0 +1,111 @@
+"""The training loop: repeatable, resumable at any epoch, stops early, refuses NaN."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import config, naming
+from pipeline.adapters import IdTable
+from pipeline.backbones import sasrec
+from pipeline.errors import DataError
+from pipeline.model import Method, Parts, Phase, single
+from pipeline.objectives.ranking import ranking_loss
+from pipeline.training.fit import Checkpoint, Progress, fit, initialised
+
+
+def method(params: config.Params, inputs: Any, seed: int = 0) -> Method:
+    train = params.train
+    parts = Parts(
+        train,
+        lambda width: sasrec.build(sasrec.Config(history=5, blocks=1, heads=1), width, 0.2),
+        lambda: ranking_loss(train.loss),
+    )
+    settings = naming.settings("methods", "spectran", params.methods)
+    build = naming.module("methods", "spectran").build
+    made = initialised(lambda: build(settings, inputs, parts), seed)
+    assert isinstance(made, Method)
+    return made
+
+
+class Killed(Exception):
+    pass
+
+
+class Dies(Checkpoint):
+    """Keeps the progress, and dies after some epochs."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.kept: Progress | None = None
+
+    def load(self) -> Progress | None:
+        return copy.deepcopy(self.kept)
+
+    def save(self, progress: Progress) -> None:
+        self.kept = copy.deepcopy(progress)
+        self.after -= 1
+        if self.after == 0:
+            raise Killed
+
+
+def test_resumed_run_equals_an_uninterrupted_one(params: config.Params, inputs: Any) -> None:
+    train = params.train.model_copy(update={"max_epochs": 5, "weight_decay": 0.01})
+    whole = fit(method(params, inputs), inputs.sequences, train, 3)
+    checkpoint = Dies(after=2)
+    with pytest.raises(Killed):
+        fit(method(params, inputs), inputs.sequences, train, 3, checkpoint=checkpoint)
+    torch.rand(5)  # what else the process drew must not matter
+    resumed = fit(method(params, inputs, seed=9), inputs.sequences, train, 3, checkpoint=checkpoint)
+    assert resumed.curves == whole.curves
+    for (name, a), b in zip(
+        whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_other_seed_gives_another_model(params: config.Params, inputs: Any) -> None:
+    first = fit(method(params, inputs), inputs.sequences, params.train, 0)
+    other = fit(method(params, inputs), inputs.sequences, params.train, 1)
+    assert first.curves != other.curves
+
+
+def test_stops_after_patience_and_keeps_the_best(params: config.Params, inputs: Any) -> None:
+    train = params.train.model_copy(
+        update={"max_epochs": 500, "patience": 2, "learning_rate": 0.05}
+    )
+    fitted = fit(method(params, inputs), inputs.sequences, train, 0)
+    values = [v for _, _, name, v in fitted.curves if name == "valid/ndcg@20"]
+    assert len(values) == fitted.best_epoch + 2 < 500
+    assert values.index(max(values)) + 1 == fitted.best_epoch
+
+
+def test_diverged_loss_stops_the_run(params: config.Params, inputs: Any) -> None:
+    made = method(params, inputs)
+    made.model.adapters["item"].position.data.fill_(torch.inf)
+    with pytest.raises(DataError, match=r"the loss is nan in phase fit, epoch 1, learning rate"):
+        fit(made, inputs.sequences, params.train, 0)
+
+
+def test_later_phase_starts_from_the_best_state_and_freezes(
+    params: config.Params, inputs: Any
+) -> None:
+    train = params.train
+    parts = Parts(
+        train,
+        lambda width: sasrec.build(sasrec.Config(history=5, blocks=1, heads=1), width, 0.0),
+        lambda: ranking_loss(train.loss),
+    )
+    made = initialised(lambda: single(IdTable(len(inputs.catalog), 8, 0.02), parts), 0)
+    first = made.phases[0]
+    second = Phase(name="again", objectives=first.objectives, train=("backbones.*",))
+    fit(made, inputs.sequences, train, 0)
+    table = made.model.adapters["item"].weight.detach().clone()
+    two = initialised(lambda: single(IdTable(len(inputs.catalog), 8, 0.02), parts), 0)
+    both = Method(model=two.model, phases=(two.phases[0], second))
+    fitted = fit(both, inputs.sequences, train, 0)
+    assert torch.equal(two.model.adapters["item"].weight, table)
+    assert {phase for _, phase, _, _ in fitted.curves} == {"fit", "again"}
