@@ -42,14 +42,14 @@ Positive = Annotated[int, Field(gt=0)]
 class RemoteFile(Strict):
     """One file of a public data set."""
 
-    url: str
+    url: Annotated[str, Field(pattern="^https?://")]
     """Official location."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     """Checksum given by the publisher; null when there is none (then recorded at first download)."""
     size_bytes: int | None
     """Size given by the publisher, bytes; null when unknown."""
     member: str | None
-    """Path inside the archive that `url` names; null for a plain file. Roles may share an archive."""
+    """Path inside the archive at `url`; null for a plain file. Roles may share an archive."""
 
 
 class Web(Strict):

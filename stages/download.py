@@ -8,6 +8,9 @@ import typer
 
 from stages.run import Run, command, size
 
+MEMORY_BYTES = 200_000_000
+"""Fetching and hashing work in chunks."""
+
 
 @command(
     "spectran download demo",
@@ -22,26 +25,28 @@ def download(
     An interrupted download goes on where it stopped. The bytes stay in the cache, outside DVC.
     """
     from pipeline.artifacts import RAW, save_json
-    from pipeline.obtain import known_bytes, obtain, terms
+    from pipeline.obtain import bytes_to_fetch, obtain, terms
 
-    source = run.params.dataset(dataset).source
+    source, settings = run.params.dataset(dataset).source, run.params.download
     if words := terms(source):
         run.say(f"terms: {words}")
-    expected = known_bytes(source)
+    total = bytes_to_fetch(dataset, source, settings, run.base, ask=not run.dry_run)
+    if source.origin.kind == "web":
+        run.say(f"size: {size(total) if total is not None else 'not stated by the publisher'}")
     manifest = RAW.path(run.target, dataset=dataset)
-    if run.plan(reads=[], writes=[manifest], memory_bytes=200_000_000, disk_bytes=expected or 0):
+    if run.plan(
+        reads=[], writes=[manifest], memory_bytes=MEMORY_BYTES, disk_bytes=2 * (total or 0)
+    ):
         return
-    with run.progress(dataset, expected, "B") as advance:
-        content = obtain(
-            dataset, source, run.params.download, run.cache, run.base, run.force, advance, run.say
-        )
+    with run.progress(dataset, total, "B") as advance:
+        content = obtain(dataset, source, settings, run.cache, run.base, run.force, advance)
     path = save_json(RAW, run.target, content, dataset=dataset)
-    files = content["files"]
-    total = sum(entry["size_bytes"] for entry in files.values())
+    entries = content["files"].values()
+    held = sum(entry["size_bytes"] for entry in entries)
     run.done(
         [path],
-        f"manifest of {len(files)} files, {size(total)} of raw data",
+        f"manifest of {len(entries)} files, {size(held)} of raw data",
         following=f"spectran preprocess {dataset}",
-        raw_files=len(files),
-        raw_bytes=total,
+        raw_files=len(entries),
+        raw_bytes=held,
     )

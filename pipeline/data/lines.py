@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import polars as pl
 
@@ -34,6 +34,7 @@ NOT_UTF8 = "not UTF-8"
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Rejects:
     """Lines of one file that were set aside."""
 
     file: str
+    seen: int = 0
+    """Rows met, good ones included; blank lines are no rows."""
     rows: list[tuple[str, int, str, str]] = field(default_factory=list)
 
     def add(self, line: int, reason: str, content: bytes | str) -> None:
@@ -110,26 +113,23 @@ def decode(line: bytes) -> str:
 
 def read_json(
     path: Path, schema: Schema, problem: pl.Expr | None = None
-) -> tuple[pl.DataFrame, Rejects, int]:
-    """Return the records of a JSON-lines file, the rejected lines, and the rows seen.
+) -> tuple[pl.DataFrame, Rejects]:
+    """Return the records of a JSON-lines file, and the rejected lines.
 
     schema: the fields wanted; others are ignored, absent ones are null.
-    problem: reason to reject a parsed row, null for a good one. Blank lines are no rows.
+    problem: reason to reject a parsed row, null for a good one.
     """
     rejects = Rejects(path.name)
-    frames: list[pl.DataFrame] = []
-    rows = 0
+    frames = [pl.DataFrame(schema=dict(schema))]
     for block in blocks(path):
-        before = len(rejects.rows)
         for first, lines, frame in _parse(block, schema, rejects):
             if problem is not None:
                 frame = _set_aside(frame, problem, first, lines, rejects)
             frames.append(frame.drop("line"))
-            rows += len(frame)
-        rows += len(rejects.rows) - before
+            rejects.seen += len(frame)
+    rejects.seen += len(rejects.rows)
     rejects.rows.sort()
-    empty = pl.DataFrame(schema=dict(schema))
-    return pl.concat([empty, *frames]), rejects, rows
+    return pl.concat(frames), rejects
 
 
 def _parse(
@@ -264,20 +264,21 @@ def bad_seconds(column: str) -> pl.Expr:
     )
 
 
-def each(
-    path: Path, parse: Callable[[str], tuple[Any, ...]], schema: Schema
-) -> tuple[pl.DataFrame, Rejects, int]:
-    """Return rows parsed one by one: `parse` gives one value per column or raises ValueError."""
-    rejects = Rejects(path.name)
-    found: list[tuple[Any, ...]] = []
-    rows = 0
+def records(
+    path: Path, parse: Callable[[str], Value], rejects: Rejects, header: int = 0
+) -> Iterator[Value]:
+    """Yield what `parse` makes of each line; lines for which it raises ValueError are set aside.
+
+    header: lines at the top that are no rows.
+    """
     for block in blocks(path):
         for number, line in enumerate(block.lines, block.first):
-            if not line.strip():
+            if number <= header or not line.strip():
                 continue
-            rows += 1
+            rejects.seen += 1
             try:
-                found.append(parse(decode(line)))
+                value = parse(decode(line))
             except ValueError as error:
                 rejects.add(number, str(error), line)
-    return pl.DataFrame(found, schema=dict(schema), orient="row"), rejects, rows
+            else:
+                yield value

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from pipeline.config import Source
-from pipeline.data.amazon import item_text, read_reviews
-from pipeline.data.lines import each
+from pipeline.data.amazon import read_reviews
+from pipeline.data.lines import Rejects, as_text, as_texts, records
 from pipeline.data.raw import ITEM_TEXT, RawTables, gather
 
 ROLES = ("reviews", "metadata")
@@ -21,21 +23,39 @@ ROLES = ("reviews", "metadata")
 
 def read(files: Mapping[str, Path], source: Source) -> RawTables:
     """Return the tables of one category. Raises DataError for an empty or damaged file."""
-    events, bad_events, review_rows = read_reviews(files["reviews"])
+    events, bad_events = read_reviews(files["reviews"])
+    bad_items = Rejects(files["metadata"].name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # "\d" in titles
-        warnings.simplefilter("ignore", DeprecationWarning)
-        items, bad_items, item_rows = each(files["metadata"], _record, ITEM_TEXT)
+        # Titles hold stray backslashes, which Python reads as they stand but warns about.
+        warnings.simplefilter("ignore")
+        rows = list(records(files["metadata"], _text, bad_items))
+    items = pl.DataFrame(rows, schema=ITEM_TEXT, orient="row")
     rejected = [bad_events.frame(), bad_items.frame()]
-    return gather(events, items, rejected, review_rows + item_rows)
+    return gather(events, items, rejected, bad_events.seen + bad_items.seen)
 
 
-def _record(line: str) -> tuple[str | None, ...]:
-    return item_text(literal(line))
+def _text(line: str) -> tuple[str | None, ...]:
+    """Return (item, title, brand, categories, description) of one metadata line.
+
+    categories: the names of one path joined by " > ", several paths by "; ".
+    """
+    record = literal(line)
+    asin = as_text(record.get("asin"))
+    if asin is None or not asin.strip():
+        raise ValueError("no asin")
+    paths = record.get("categories")
+    named = [" > ".join(as_texts(path)) for path in paths] if isinstance(paths, list) else []
+    return (
+        asin,
+        as_text(record.get("title")),
+        as_text(record.get("brand")),
+        "; ".join(filter(None, named)) or None,
+        " ".join(as_texts(record.get("description"))) or None,
+    )
 
 
 def literal(line: str) -> dict[str, Any]:
-    """Return the Python literal on a line, evaluated without running anything.
+    """Return the Python dictionary written on a line, evaluated without running anything.
 
     Raises ValueError with the reason, also for text made to exhaust the parser.
     """
