@@ -18,13 +18,13 @@ def evaluate(
     from pipeline.cells import cells, refuse_leftovers
     from pipeline.evaluation.comparisons import compare
     from pipeline.evaluation.metrics import measure, slice_sizes
-    from pipeline.evaluation.outcomes import load_all
+    from pipeline.evaluation.outcomes import load_grid
 
     config = run.params.evaluate
-    wanted = [(cell, cell.seeds(run.params)) for cell in cells(run.params.grid, dataset)]
+    known = {cell: cell.seeds(run.params) for cell in cells(run.params.grid, dataset)}
     reads = [
         artifacts.RANKS.path(run.root, **cell.fields, seed=seed)
-        for cell, seeds in wanted
+        for cell, seeds in known.items()
         for seed in seeds
     ]
     writes = [
@@ -34,8 +34,8 @@ def evaluate(
     # Unpacked ranks and their values per metric take about 20 times the compressed files.
     if run.plan(reads=reads, writes=writes, memory_bytes=20 * held + 10**8, disk_bytes=10**6):
         return
-    refuse_leftovers(run.root, dict(wanted), dataset)
-    outcomes = load_all(run.root, wanted, config.seen_items)
+    refuse_leftovers(run.root, known, dataset)
+    outcomes = load_grid(run.root, run.params, list(known))
     for split in ("valid", "test"):
         sizes = slice_sizes(outcomes[0], split, config.strata)
         run.say(f"evaluate {split}: " + " ".join(f"{name}={n}" for name, n in sizes.items()))

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline import artifacts
 from pipeline.cells import Cell
+from pipeline.config import Params
 from pipeline.errors import ArtifactError
 from pipeline.files import sha256_file
 
@@ -157,11 +158,31 @@ def refuse_other_users(first: Outcomes, other: Outcomes, name: str) -> None:
             )
 
 
-def load_all(
-    root: Path, wanted: Sequence[tuple[Cell, Sequence[int]]], seen_items: SeenItems
-) -> list[Outcomes]:
-    """Read several cells and refuse them unless they are about the same targets."""
-    found = [load(root, cell, seeds, seen_items) for cell, seeds in wanted]
-    for other in found[1:]:
+def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcomes]:
+    """Read cells of one data set with the seeds that params give them.
+
+    Raises ArtifactError unless all are about the same targets and trained with these params.
+    """
+    found = [load(root, cell, cell.seeds(params), params.evaluate.seen_items) for cell in wanted]
+    for other in found:
         refuse_other_users(found[0], other, str(other.cell))
+        refuse_other_training(other, params)
     return found
+
+
+def refuse_other_training(found: Outcomes, params: Params) -> None:
+    """Raise ArtifactError when a trained cell's ranks come from other values of `train`.
+
+    Otherwise the protocol line, written from params.yaml, would describe another training.
+    """
+    made_with = found.provenance["params"].get("train")
+    if made_with is None or not found.cell.trained:
+        return
+    now = params.train_for(found.cell.dataset).model_dump(mode="json", exclude={"seeds"})
+    changed = [key for key in now if made_with.get(key) != now[key]]
+    if changed:
+        raise ArtifactError(
+            f"ranks/{found.cell} was trained with train.{changed[0]} = "
+            f"{made_with.get(changed[0])}, params.yaml now says {now[changed[0]]}. "
+            f"Run: {found.cell.command}"
+        )

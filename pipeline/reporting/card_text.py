@@ -1,0 +1,99 @@
+"""The words and tables of a result card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.cells import Cell
+from pipeline.reporting.exports import (
+    escape,
+    legend,
+    results_csv,
+    results_markdown,
+    strata_heading,
+    table_row,
+)
+from pipeline.reporting.findings import findings
+from pipeline.reporting.tables import Numbers, column_title, label, number, p_value
+
+Chapters = Sequence[tuple[Numbers, Mapping[str, Any]]]
+"""Per data set: its numbers, and its block of provenance.json."""
+
+
+def card_csv(chapters: Chapters) -> str:
+    """Return every metric of the test users with tests and protocol."""
+    return results_csv((numbers, block["protocol_short"]) for numbers, block in chapters)
+
+
+def card_markdown(name: str, facts: Mapping[str, Any], chapters: Chapters) -> str:
+    """Return the card."""
+    recorded = ", ".join(f"{k} {v}" for k, v in sorted(facts["recorded"].items()))
+    lines = [
+        f"# Result card: {escape(name)}",
+        "",
+        f"Made with {escape(recorded)}. Everything below follows from the per-user ranks in this "
+        f"folder: `spectran report --card {name}` writes the same bytes again. Settings and input "
+        "hashes of every cell: `provenance.json`.",
+        "",
+    ]
+    for numbers, block in chapters:
+        lines += _chapter(numbers, block)
+    return "\n".join(lines)
+
+
+def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
+    protocol = ["", f"Protocol. {escape(block['protocol'])}", ""]
+    spent = {entry["cell"]: entry["minutes"] for entry in block["cells"]}
+    taken = [spent[str(cell)] for cell in numbers.cells]
+    table = numbers.results()
+    lines = [
+        f"## {escape(numbers.dataset)}",
+        "",
+        *(f"- {escape(s)}" for s in findings(numbers)),
+        "",
+    ]
+    lines += [f"### {numbers.sizes()['all']} test users", ""]
+    lines += results_markdown(
+        table,
+        deviation=True,
+        extra={"minutes": ["-" if m is None else f"{m:.1f}" for m in taken]},
+    )
+    for row in block["reference"]:
+        values = [number(row.get(column)) for column in table.columns]
+        lines.append(table_row([f"{escape(row['name'])} ({escape(row['source'])})", *values, "-"]))
+    lines += ["", legend(numbers, deviation=True), "Minutes: all seeds of the cell.", *protocol]
+    lines += [f"### {strata_heading(numbers)}", ""]
+    lines += results_markdown(numbers.strata(), deviation=False)
+    lines += ["", "Bold: highest of its column. In brackets: 95% interval over users.", *protocol]
+    lines += ["### Paired tests over users against the ID-only cell", ""]
+    lines += _tests(numbers)
+    lines += ["", "p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
+    lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]
+    for entry in block["cells"]:
+        hashes = ", ".join(value[:12] for value in entry["ranks_sha256"].values())
+        seeds = ", ".join(str(seed) for seed in entry["seeds"])
+        lines.append(table_row([escape(label(Cell.parse(entry["cell"]))), seeds, hashes]))
+    return [*lines, ""]
+
+
+def _tests(numbers: Numbers) -> list[str]:
+    heads = ["method", "metric", "difference", "95% interval", "t test", "Wilcoxon"]
+    lines = [table_row(heads), "|---|---|---:|---:|---:|---:|"]
+    for metric in ("ndcg", "hr"):
+        for k in numbers.shown:
+            for row in numbers.tests(metric, k):
+                if row["against"] == "id":
+                    lines.append(
+                        table_row(
+                            [
+                                escape(row["label"]),
+                                column_title(metric, k),
+                                number(row["difference"]),
+                                f"{number(row['low'])} to {number(row['high'])}",
+                                p_value(row["p_t_holm"]),
+                                p_value(row["p_wilcoxon_holm"]),
+                            ]
+                        )
+                    )
+    return lines

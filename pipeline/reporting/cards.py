@@ -1,0 +1,221 @@
+"""Result cards: measured tables kept in the repository with the ranks they are computed from.
+
+A card folder holds the per-user ranks of the test split (`ranks-DATASET.parquet`) and what made
+them (`provenance.json`). `card.md` and `card.csv` follow from these two alone, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import artifacts
+from pipeline.artifacts import Artifact, Table
+from pipeline.cells import Cell, cells
+from pipeline.config import NAME, EvaluateConfig, Params, build, read_yaml
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.evaluation.comparisons import compare
+from pipeline.evaluation.metrics import measure
+from pipeline.evaluation.outcomes import Outcomes, load_grid, rank_of
+from pipeline.files import TEMPORARY, write_atomic
+from pipeline.reporting.card_text import card_csv, card_markdown
+from pipeline.reporting.protocol import line, protocol, short
+from pipeline.reporting.tables import Numbers
+
+FOLDER = "report/cards/{name}"
+COLLECT = "spectran report --card {name} --collect DATASET"
+PROVENANCE = Artifact("card", f"{FOLDER}/provenance.json", COLLECT)
+RANKS = Table(
+    "card_ranks",
+    f"{FOLDER}/ranks-{{dataset}}.parquet",
+    COLLECT,
+    schema=pa.schema(
+        [
+            pa.field("cell", pa.string()),
+            pa.field("seed", pa.uint32()),
+            pa.field("user", pa.uint32()),
+            pa.field("greater", pa.uint32()),
+            pa.field("equal", pa.uint32()),
+            pa.field("target_train_count", pa.uint32()),
+        ]
+    ),
+)
+"""Test users only; greater and equal with or without seen items, as `evaluate.seen_items` says."""
+
+REFERENCE = Path(__file__).parent / "reference.yaml"
+
+
+def check_name(name: str) -> str:
+    """Return the name of a card. Raises ConfigError unless it can be a folder."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"--card {name}: a name is small letters, digits and _.")
+    return name
+
+
+def collect(
+    root: Path,
+    target: Path,
+    name: str,
+    params: Params,
+    datasets: Sequence[str],
+    logs: Path,
+    recorded: Mapping[str, str],
+) -> list[Path]:
+    """Gather the ranks of all cells of some data sets into a card and write its text.
+
+    root: artifacts read; target: artifacts written; logs: folder of `spectran train` logs.
+    recorded: facts about the machine and the libraries, told by the caller.
+    """
+    check_name(name)
+    references = read_yaml(REFERENCE)
+    written, blocks = [], {}
+    for dataset in datasets:
+        found = load_grid(root, params, cells(params.grid, dataset))
+        table = pa.concat_tables(
+            _compact(root, cell.cell, seed, params.evaluate.seen_items)
+            for cell in found
+            for seed in cell.seeds
+        )
+        if not len(table):
+            raise ArtifactError(f"ranks of {dataset} hold no test users; a card would be empty.")
+        written.append(
+            RANKS.save(target, table, items=found[0].items, params={}, name=name, dataset=dataset)
+        )
+        topics = protocol(params, dataset)
+        blocks[dataset] = {
+            "protocol": line(topics),
+            "protocol_short": short(topics),
+            "reference": references.get(dataset, []),
+            "cells": [
+                {
+                    "cell": str(cell.cell),
+                    "seeds": list(cell.seeds),
+                    "minutes": minutes(logs, cell.cell, cell.seeds),
+                    **cell.provenance,
+                }
+                for cell in found
+            ],
+        }
+    content = {
+        "datasets": blocks,
+        "order": list(datasets),
+        "evaluate": params.evaluate.model_dump(),
+        "recorded": dict(recorded),
+    }
+    written.append(artifacts.save_json(PROVENANCE, target, content, name=name))
+    return [*written, *rebuild(target, target, name)]
+
+
+def _compact(root: Path, cell: Cell, seed: int, seen_items: str) -> pa.Table:
+    import pyarrow.compute as pc
+
+    table, _ = artifacts.RANKS.load(root, **cell.fields, seed=seed)
+    table = table.filter(pc.equal(table["split"], "test")).sort_by("user")
+    suffix = "" if seen_items == "candidates" else "_unseen"
+    schema = RANKS.schema
+    assert schema is not None
+    return pa.table(
+        {
+            "cell": pa.array([str(cell)] * len(table), pa.string()),
+            "seed": pa.array(np.full(len(table), seed), pa.uint32()),
+            "user": table["user"],
+            "greater": table[f"greater{suffix}"],
+            "equal": table[f"equal{suffix}"],
+            "target_train_count": table["target_train_count"],
+        },
+        schema=schema,
+    )
+
+
+def minutes(logs: Path, cell: Cell, seeds: Iterable[int]) -> float | None:
+    """Return the minutes that the seeds of a cell took, as its training log says.
+
+    A finished seed tells its own seconds (`done`, or `reuse` when it was not trained again). None
+    when the log is absent or does not tell of every seed.
+    """
+    path = logs / ("-".join(cell.fields.values()) + ".jsonl")
+    if not path.is_file():
+        return None
+    seconds: dict[int, float] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(text)
+        except ValueError:
+            continue  # the last line of a killed run may be cut short
+        if event.get("event") in ("done", "reuse") and "seconds" in event:
+            seconds[int(event["seed"])] = float(event["seconds"])
+    wanted = list(seeds)
+    if not set(wanted) <= set(seconds):
+        return None
+    return round(sum(seconds[seed] for seed in wanted) / 60, 2)
+
+
+def rebuild(root: Path, target: Path, name: str) -> list[Path]:
+    """Write card.md and card.csv from the card's own ranks and provenance; return their paths."""
+    facts, chapters = read(root, name)
+    folder = target / FOLDER.format(name=check_name(name))
+    written = []
+    for file, text in (
+        ("card.md", card_markdown(name, facts, chapters)),
+        ("card.csv", card_csv(chapters)),
+    ):
+        write_atomic(folder / file, text.encode(), target / TEMPORARY)
+        written.append(folder / file)
+    return written
+
+
+def read(root: Path, name: str) -> tuple[dict[str, Any], list[tuple[Numbers, Mapping[str, Any]]]]:
+    """Return a card's provenance, and per data set its numbers and its block of provenance."""
+    facts = artifacts.load_json(PROVENANCE, root, name=check_name(name))
+    try:
+        blocks = [(dataset, facts["datasets"][dataset]) for dataset in facts["order"]]
+        config = build(EvaluateConfig, facts["evaluate"], f"{name}/provenance.json: evaluate")
+    except (KeyError, TypeError) as error:
+        raise PROVENANCE.fail(root, {"name": name}, f"lacks {error}.") from None
+    chapters = []
+    for dataset, block in blocks:
+        outcomes = _outcomes(root, name, dataset, block)
+        metrics = [r for r in measure(outcomes, config).to_pylist() if r["split"] == "test"]
+        numbers = Numbers(dataset, metrics, compare(outcomes, config).to_pylist(), config.alpha)
+        chapters.append((numbers, block))
+    return facts, chapters
+
+
+def _outcomes(root: Path, name: str, dataset: str, block: Mapping[str, Any]) -> list[Outcomes]:
+    table, header = RANKS.load(root, name=name, dataset=dataset)
+    columns = {f: table[f].to_numpy() for f in table.column_names if f != "cell"}
+    cell_column = np.asarray(table["cell"].to_pylist())
+    found: list[Outcomes] = []
+    for entry in block["cells"]:
+        ranks = []
+        for seed in entry["seeds"]:
+            rows = np.flatnonzero((cell_column == entry["cell"]) & (columns["seed"] == seed))
+            if not len(rows) or (
+                found and not np.array_equal(columns["user"][rows], found[0].user)
+            ):
+                raise RANKS.fail(
+                    root,
+                    {"name": name, "dataset": dataset},
+                    f"holds other users for {entry['cell']} seed {seed} than for the first cell.",
+                )
+            ranks.append(rank_of(columns["greater"][rows], columns["equal"][rows]))
+        users = columns["user"][rows].astype(np.int64)
+        found.append(
+            Outcomes(
+                cell=Cell.parse(entry["cell"]),
+                seeds=tuple(entry["seeds"]),
+                user=users,
+                split=np.full(len(users), "test"),
+                target=np.zeros(len(users), dtype=np.int64),
+                train_count=columns["target_train_count"][rows].astype(np.int64),
+                rank=np.stack(ranks),
+                items=str(header["items"]),
+                provenance={},
+            )
+        )
+    return found

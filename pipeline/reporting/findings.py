@@ -1,0 +1,123 @@
+"""The numbers of one data set in plain words, written from the tests and not by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.cells import NONE, Cell
+from pipeline.evaluation.comparisons import ID_ONLY
+from pipeline.reporting.tables import Numbers, Value, label, number
+
+INITIAL_VALUES_ONLY = ("llminit",)
+"""Trained methods that read text once, for initial values, and are the ID model otherwise."""
+
+
+def findings(numbers: Numbers) -> list[str]:
+    """Return sentences: the best cell, text against ID, simple against clever, unseen targets.
+
+    All are about NDCG at the main cut-off on the test users.
+    """
+    name = f"NDCG@{numbers.main_k}"
+    values = dict(zip(numbers.cells, numbers.column("ndcg", numbers.main_k), strict=True))
+    if not any(value.mean is not None for value in values.values()):
+        return ["There are no test users, so nothing can be said."]
+    found = [_best(values, name, numbers.sizes()["all"])]
+    found += _against_id(values, name)
+    found += _simple(values, name)
+    found += _unseen(numbers, name)
+    return found
+
+
+def _best(values: dict[Cell, Value], name: str, users: int) -> str:
+    best = next(cell for cell, value in values.items() if value.best)
+    value = values[best]
+    text = f"{label(best)} has the highest {name}, {number(value.mean)}"
+    if value.low is not None:
+        text += f" (95% interval {number(value.low)} to {number(value.high)}, {users} test users)"
+    near = [label(cell) for cell, value in values.items() if value.near_best]
+    if near:
+        text += f"; the paired test does not tell it from {_names(near)}"
+    return text + "."
+
+
+def _against_id(values: dict[Cell, Value], name: str) -> list[str]:
+    text = {cell: value for cell, value in values.items() if cell.encoder != NONE}
+    if not text:
+        return []
+    if not any(value.versus_id for value in text.values()):
+        return [f"No cell of {ID_ONLY} was run to compare with, so the worth of text is open."]
+    groups = {
+        "above": "beat the ID-only model",
+        "unclear": "do not beat it: the difference could be chance",
+        "below": "are worse than it",
+    }
+    found = []
+    for verdict, words in groups.items():
+        names = [label(cell) for cell, value in text.items() if value.versus_id == verdict]
+        if names:
+            found.append(f"{_names(names)} {words if len(names) > 1 else _singular(words)}")
+    if not any(value.versus_id == "above" for value in text.values()):
+        found.insert(0, "no text method beats the ID-only model")
+    return [f"Among methods that read text, by {name}: " + "; ".join(found) + "."]
+
+
+def _singular(words: str) -> str:
+    swaps = {"beat ": "beats ", "do not": "does not", "are ": "is "}
+    for many, one in swaps.items():
+        if words.startswith(many):
+            return one + words[len(many) :]
+    return words
+
+
+def _simple(values: dict[Cell, Value], name: str) -> list[str]:
+    """Name simple methods whose mean is at least that of cleverer text methods."""
+
+    def effort(cell: Cell) -> int:
+        if not cell.trained:
+            return 0
+        return 1 if cell.encoder == NONE or cell.method in INITIAL_VALUES_ONLY else 2
+
+    kinds = ("the untrained", "the simpler")
+    found = []
+    for simple, value in values.items():
+        if effort(simple) == 2 or value.mean is None:
+            continue
+        beaten = [
+            label(cell)
+            for cell, other in values.items()
+            if effort(cell) == 2 and other.mean is not None and other.mean <= value.mean
+        ]
+        if beaten:
+            found.append(
+                f"{kinds[effort(simple)]} {label(simple)} is at least as high as {_names(beaten)}"
+            )
+    if found:
+        return [
+            f"A simple method against a clever one, by the mean of {name}: "
+            + "; ".join(found)
+            + "."
+        ]
+    if any(effort(cell) == 2 for cell in values):
+        return [f"No simpler method reaches a cleverer text method in mean {name}."]
+    return []
+
+
+def _unseen(numbers: Numbers, name: str) -> list[str]:
+    users = numbers.sizes()["unseen"]
+    if not users:
+        return ["Every test target has training events, so nothing is said about new items."]
+    values = dict(zip(numbers.cells, numbers.column("ndcg", numbers.main_k, "unseen"), strict=True))
+    best = next(cell for cell, value in values.items() if value.best)
+    share = users / numbers.sizes()["all"]
+    text = f"For {users} of the test users ({share:.0%}) the target was never trained on; there "
+    if values[best].mean == 0:
+        return [text + f"no method has a {name} above zero."]
+    text += f"{label(best)} is highest with {number(values[best].mean)}"
+    ids = [value.mean for cell, value in values.items() if cell.method == ID_ONLY and cell != best]
+    if ids:
+        text += f", against {number(ids[0])} for {ID_ONLY}"
+    return [text + "."]
+
+
+def _names(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,251 @@
+"""The parts of the page: what each data set shows, from tables, statistics and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.cells import NONE, Cell
+from pipeline.evaluation.comparisons import ID_ONLY
+from pipeline.reporting.charts import Bar, Series, axis, interval_chart, line_chart
+from pipeline.reporting.findings import findings
+from pipeline.reporting.methods import MethodText
+from pipeline.reporting.protocol import QUICK_LOOK, flat
+from pipeline.reporting.tables import Numbers, column_title, label, number, p_value
+
+Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]
+"""Cell -> seed -> rows of CURVES."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart with its caption."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """All that the page says about one data set."""
+
+    numbers: Numbers
+    protocol: str
+    protocol_short: str
+    synthetic: bool
+    quick: bool
+    data: Mapping[str, Any]
+    spectra: Mapping[str, Mapping[str, Any]]
+    """Encoder -> SPECTRUM_STATS."""
+    curves: Curves
+    provenance: Mapping[str, Any]
+    """Cell -> what made it."""
+    monitor: str
+    """The validation curve that stops training."""
+    title: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.numbers.dataset)
+
+    @property
+    def findings(self) -> list[str]:
+        """The numbers in plain words."""
+        return findings(self.numbers)
+
+    @property
+    def overview(self) -> str:
+        """Means and intervals of all cells; the line is the ID-only one."""
+        values = zip(
+            self.numbers.cells, self.numbers.column("ndcg", self.numbers.main_k), strict=True
+        )
+        bars, reference = [], None
+        for cell, value in values:
+            if value.mean is None:
+                continue
+            kind = "baseline" if not cell.trained else "plain" if cell.encoder == NONE else "text"
+            bars.append(Bar(label(cell), value.mean, value.low, value.high, kind))
+            if cell.method == ID_ONLY and reference is None:
+                reference = value.mean
+        return interval_chart(bars, f"NDCG@{self.numbers.main_k} on test users", reference)
+
+    @property
+    def tests(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Paired tests at the main cut-off, by metric."""
+        k = self.numbers.main_k
+        return [(column_title(m, k), self.numbers.tests(m, k)) for m in ("ndcg", "hr")]
+
+    @property
+    def curve_panels(self) -> list[tuple[str, list[Panel]]]:
+        """Small multiples by curve name, the one that stops training first."""
+        names = {
+            row["name"] for seeds in self.curves.values() for rows in seeds.values() for row in rows
+        }
+        ordered = sorted(names, key=lambda n: (n != self.monitor, not n.startswith("train/"), n))
+        return [(name, self._panels(name)) for name in ordered]
+
+    def _panels(self, name: str) -> list[Panel]:
+        lines = {
+            cell: [
+                series(str(seed), rows, name, name == self.monitor) for seed, rows in seeds.items()
+            ]
+            for cell, seeds in self.curves.items()
+        }
+        lines = {cell: [s for s in found if s.points] for cell, found in lines.items()}
+        every = [point for found in lines.values() for one in found for point in one.points]
+        y = axis(name, [b for _, b in every], zero=name == self.monitor)
+        x = axis("epoch", [a for a, _ in every], zero=True)
+        return [
+            Panel(label(cell), line_chart(found, x, y, f"{name} of {label(cell)}"))
+            for cell, found in lines.items()
+            if found
+        ]
+
+    @property
+    def spectrum_panels(self) -> list[tuple[str, list[str], list[Panel], list[dict[str, Any]]]]:
+        """Per encoder: series names, charts, and one row of plain statistics per view."""
+        found = []
+        for encoder, stats in self.spectra.items():
+            views = spectrum_views(stats)
+            rows = [{"view": v, **scalars(content)} for v, content in views.items()]
+            found.append((encoder, list(views), spectrum_charts(views), rows))
+        return found
+
+    @property
+    def card(self) -> list[tuple[str, list[tuple[str, str]], list[Mapping[str, Any]]]]:
+        """The data card: groups of facts, or a table where the statistics hold a list of rows."""
+        return data_card(self.data)
+
+    @property
+    def cells(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Provenance of every cell as key and value."""
+        return [
+            (name, [(key, plain(value)) for key, value in flat(content).items()])
+            for name, content in self.provenance.items()
+        ]
+
+
+def series(name: str, rows: Sequence[Mapping[str, Any]], curve: str, mark: bool) -> Series:
+    """Return one seed's curve; epochs of later phases continue those of earlier ones."""
+    offset, last, phase = 0, 0, None
+    points = []
+    for row in rows:
+        if row["phase"] != phase:
+            offset, phase = offset + last, row["phase"]
+        last = int(row["epoch"])
+        if row["name"] == curve:
+            points.append((float(offset + last), float(row["value"])))
+    best = max(points, key=lambda p: p[1], default=None) if mark else None
+    return Series(f"seed {name}", tuple(points), best)
+
+
+def spectrum_views(stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the blocks of SPECTRUM_STATS that hold a list of numbers, by view."""
+    inner = stats.get("views", stats)
+    blocks = inner.items() if isinstance(inner, Mapping) else ()
+    return {
+        str(name): block
+        for name, block in blocks
+        if isinstance(block, Mapping) and any(_numbers(value) for value in block.values())
+    }
+
+
+def spectrum_charts(views: Mapping[str, Mapping[str, Any]]) -> list[Panel]:
+    """Return singular values (largest = 1, both axes logarithmic) and cumulative energy."""
+    panels = []
+    falling = {v: _find(block, "singular") for v, block in views.items()}
+    rising = {v: _find(block, "energy") for v, block in views.items()}
+    values = [
+        Series(view, tuple((i + 1.0, s / found[0]) for i, s in enumerate(found)))
+        for view, found in falling.items()
+        if found and found[0] > 0
+    ]
+    energy = [
+        Series(view, tuple((i + 1.0, e) for i, e in enumerate(found)))
+        for view, found in rising.items()
+        if found
+    ]
+    for title, lines, log in (
+        ("Singular values, largest = 1", values, True),
+        ("Cumulative share of energy", energy, False),
+    ):
+        if lines:
+            x = axis("component", [a for one in lines for a, _ in one.points], log=True)
+            y = axis(title, [b for one in lines for _, b in one.points], log=log, zero=not log)
+            panels.append(Panel(title, line_chart(lines, x, y, title, 420, 240)))
+    return panels
+
+
+def scalars(block: Mapping[str, Any]) -> dict[str, str]:
+    """Return the plain facts of a block, for people."""
+    return {
+        str(key).replace("_", " "): plain(value)
+        for key, value in block.items()
+        if isinstance(value, bool | int | float | str)
+    }
+
+
+def _numbers(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    )
+
+
+def _find(block: Mapping[str, Any], part: str) -> list[float]:
+    for key, value in block.items():
+        if part in str(key) and _numbers(value):
+            return [float(v) for v in value]
+    return []
+
+
+def data_card(
+    stats: Mapping[str, Any],
+) -> list[tuple[str, list[tuple[str, str]], list[Mapping[str, Any]]]]:
+    """Split statistics of unknown keys into titled groups of facts and tables."""
+    first: list[tuple[str, str]] = []
+    groups: list[tuple[str, list[tuple[str, str]], list[Mapping[str, Any]]]] = []
+    for key, value in stats.items():
+        title = str(key).replace("_", " ")
+        if key in ("artifact", "version"):
+            continue
+        if isinstance(value, Mapping):
+            facts = [(k.replace("_", " "), plain(v)) for k, v in flat(dict(value)).items()]
+            groups.append((title, facts, []))
+        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+            groups.append((title, [], [scalars(row) for row in value]))
+        else:
+            first.append((title, plain(value)))
+    return ([("", first, [])] if first else []) + groups
+
+
+def plain(value: Any) -> str:
+    """Return a value for people: thousands separated, floats in four digits."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(plain(v) for v in value)
+    return str(value)
+
+
+def render(chapters: Sequence[Chapter], methods: Sequence[MethodText]) -> str:
+    """Return the page. Everything but our own charts is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "p_value": p_value}
+    return environment.get_template("report.html.j2").render(
+        chapters=chapters, methods=methods, quick_look=QUICK_LOOK
+    )

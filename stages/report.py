@@ -1,0 +1,177 @@
+"""`spectran report`: one page and two tables from everything measured; result cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.run import Run, command
+
+if TYPE_CHECKING:
+    from pipeline.reporting.page import Chapter
+
+
+@command(
+    "spectran report",
+    "spectran report --card minilm --collect office toys",
+    "spectran report --card minilm",
+    stage=True,
+)
+def report(
+    run: Run,
+    datasets: Annotated[
+        list[str] | None, typer.Argument(help="Data sets of the card, after --collect.")
+    ] = None,
+    card: Annotated[
+        str | None, typer.Option("--card", help="Rebuild the card of this name.")
+    ] = None,
+    collect: Annotated[
+        bool, typer.Option("--collect", help="Gather the ranks of DATASETS into the card first.")
+    ] = False,
+) -> None:
+    """Write the report: a self-contained HTML page, results.csv and results.md.
+
+    With --card: write a result card instead, a folder that is kept in the repository.
+    """
+    from pipeline.errors import ConfigError
+
+    names = datasets or []
+    if card is not None:
+        if bool(names) != collect:
+            raise ConfigError(
+                "--collect takes the data sets to gather, and a rebuild takes none. "
+                f"Run: spectran report --card {card} --collect DATASET"
+            )
+        _card(run, card, names)
+    elif names or collect:
+        raise ConfigError(
+            "data sets are named for a card only; the report shows all of grid.dataset. "
+            "Run: spectran report   (or: spectran report --card NAME --collect DATASET)"
+        )
+    else:
+        _page(run)
+
+
+def _page(run: Run) -> None:
+    from pipeline import artifacts
+    from pipeline.cells import all_cells
+    from pipeline.files import TEMPORARY, write_atomic
+    from pipeline.reporting.exports import report_markdown, results_csv
+    from pipeline.reporting.methods import describe
+    from pipeline.reporting.page import render
+
+    grid = run.params.grid
+    folder = run.target / "report"
+    paths = [folder / name for name in ("index.html", "results.csv", "results.md")]
+    reads = [
+        artifact.path(run.root, dataset=dataset)
+        for dataset in grid.dataset
+        for artifact in (artifacts.METRICS, artifacts.COMPARISONS, artifacts.DATA_STATS)
+    ]
+    if run.plan(reads=reads, writes=paths, memory_bytes=3 * 10**8, disk_bytes=5 * 10**6):
+        return
+    chapters = [_chapter(run, dataset) for dataset in grid.dataset]
+    methods = list(dict.fromkeys(cell.method for cell in all_cells(grid)))
+    texts = (
+        render(chapters, [describe(name) for name in methods]),
+        results_csv((c.numbers, c.protocol_short) for c in chapters),
+        report_markdown((c.numbers, c.protocol, c.findings) for c in chapters),
+    )
+    for path, text in zip(paths, texts, strict=True):
+        write_atomic(path, text.encode(), run.target / TEMPORARY)
+    run.say(f"report: {paths[0].absolute().as_uri()}")
+    run.done(paths, f"{len(chapters)} data sets", f"open {paths[0]}", report=str(paths[0]))
+
+
+def _chapter(run: Run, dataset: str) -> Chapter:
+    from pipeline import artifacts
+    from pipeline.cells import cells
+    from pipeline.reporting.page import Chapter
+    from pipeline.reporting.protocol import is_synthetic, line, protocol, short
+    from pipeline.reporting.tables import Numbers
+
+    params = run.params
+    wanted = cells(params.grid, dataset)
+    metrics, header = artifacts.METRICS.load(run.root, dataset=dataset)
+    items = header["items"]
+    comparisons, _ = artifacts.COMPARISONS.load(run.root, items=items, dataset=dataset)
+    numbers = Numbers(dataset, metrics.to_pylist(), comparisons.to_pylist(), params.evaluate.alpha)
+    _refuse_other_cells(run, dataset, numbers, header)
+    spectra = {}
+    for encoder in params.grid.encoder:
+        spectra[encoder] = artifacts.load_json(
+            artifacts.SPECTRUM_STATS, run.root, dataset=dataset, encoder=encoder
+        )
+    curves: dict[Any, dict[int, list[dict[str, Any]]]] = {}
+    for cell in wanted:
+        if cell.trained:
+            curves[cell] = {
+                seed: artifacts.CURVES.load(run.root, items=items, **cell.fields, seed=seed)[
+                    0
+                ].to_pylist()
+                for seed in cell.seeds(params)
+            }
+    topics = protocol(params, dataset)
+    return Chapter(
+        numbers=numbers,
+        protocol=line(topics),
+        protocol_short=short(topics),
+        synthetic=is_synthetic(params, dataset),
+        quick=bool(params.dataset(dataset).train),
+        data=artifacts.load_json(artifacts.DATA_STATS, run.root, dataset=dataset),
+        spectra=spectra,
+        curves=curves,
+        provenance=header["params"]["cells"],
+        monitor=f"valid/ndcg@{params.train_for(dataset).monitor_k}",
+    )
+
+
+def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, Any]) -> None:
+    """Raise ArtifactError when metrics were computed for another grid or with other settings."""
+    from pipeline import artifacts
+    from pipeline.cells import cells
+
+    if set(numbers.cells) != set(cells(run.params.grid, dataset)):
+        raise artifacts.METRICS.fail(
+            run.root, {"dataset": dataset}, "holds other cells than params.yaml names under grid."
+        )
+    if header["params"]["evaluate"] != run.params.evaluate.model_dump():
+        raise artifacts.METRICS.fail(
+            run.root, {"dataset": dataset}, "was computed with other values of evaluate."
+        )
+
+
+def _card(run: Run, name: str, datasets: list[str]) -> None:
+    from pipeline.reporting.cards import FOLDER, check_name, collect, rebuild
+
+    folder = run.target / FOLDER.format(name=check_name(name))
+    writes = [folder / "card.md", folder / "card.csv"]
+    if run.plan(reads=[], writes=writes, memory_bytes=3 * 10**8, disk_bytes=10**7):
+        return
+    if datasets:
+        logs = run.base / "logs" / "train"
+        written = collect(run.root, run.target, name, run.params, datasets, logs, _versions())
+    else:
+        written = rebuild(run.root, run.target, name)
+    show = _shown(folder)
+    run.done(written, f"card {name}", f"git add {show}", card=str(folder))
+
+
+def _shown(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def _versions() -> dict[str, str]:
+    """Return what the numbers may depend on beside params: libraries and kind of machine."""
+    import platform
+    from importlib.metadata import version
+
+    libraries = ("numpy", "scipy", "spectran", "torch")
+    return {
+        "Python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in libraries},
+    }

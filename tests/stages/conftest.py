@@ -1,0 +1,143 @@
+"""A project folder that looks as if every cell of the demo grid had been trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import artifacts, config
+from pipeline.cells import cells
+
+ITEMS = "a" * 64
+NUM_ITEMS = 500
+VALID, TEST = 40, 90
+SKILL = {
+    "popularity": 2.0,
+    "transition": 5.0,
+    "text_neighbour": 4.0,
+    "id": 5.0,
+    "llminit": 9.0,
+    "morec": 4.5,
+    "alphafuse": 6.0,
+    "spectran": 14.0,
+}
+"""Larger is better: ranks are drawn from N ** (u ** (skill / 1.6))."""
+MARKUP = '<script>alert("title")</script>'
+
+
+class Measured:
+    """The folder, its parameters, and a writer for single cells."""
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.root = base, base / "artifacts"
+        self.params_path = base / "params.yaml"
+        self.params_path.write_text(Path("params.yaml").read_text())
+        (base / "revisions.yaml").write_text(Path("revisions.yaml").read_text())
+        self.params = config.load(self.params_path)
+        rng = np.random.default_rng(7)
+        users = VALID + TEST
+        self.targets = rng.integers(1, NUM_ITEMS + 1, size=users)
+        self.counts = rng.choice([0, 0, 1, 3, 6, 9, 30, 50, 80, 200], size=users)
+        self.split = ["valid"] * VALID + ["test"] * TEST
+        self.cells = cells(self.params.grid, "demo")
+
+    def table(self, method: str, seed: int, users: int = VALID + TEST) -> pa.Table:
+        """Ranks of one seed; a user's luck is shared by all methods."""
+        luck = np.random.default_rng(3).random(VALID + TEST)
+        noise = np.random.default_rng([seed, len(method)]).random(VALID + TEST)
+        ease = np.where(self.counts == 0, 0.45, 1.0) if method != "text_neighbour" else 1.0
+        share = (0.8 * luck + 0.2 * noise) ** (SKILL[method] * ease / 1.6)
+        greater = np.minimum((NUM_ITEMS - 1) * share, NUM_ITEMS - 5).astype(np.int64)
+        equal = np.where(self.counts == 0, 3, 0)
+        columns = {
+            "user": np.arange(VALID + TEST),
+            "split": self.split,
+            "target": self.targets,
+            "greater": greater,
+            "equal": equal,
+            "candidates": np.full(VALID + TEST, NUM_ITEMS),
+            "greater_unseen": np.maximum(greater - 2, 0),
+            "equal_unseen": equal,
+            "candidates_unseen": np.full(VALID + TEST, NUM_ITEMS - 2),
+            "target_train_count": self.counts,
+        }
+        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        return table.slice(0, users)
+
+    def save(self, cell, seed: int, table: pa.Table | None = None, items: str = ITEMS) -> Path:
+        """Write the ranks of one seed as `spectran train` does."""
+        train = self.params.train_for(cell.dataset).model_dump(mode="json", exclude={"seeds"})
+        made = {"cell": cell.fields, "train": train, "method": {"note": MARKUP}, "seed": seed}
+        table = self.table(cell.method, seed) if table is None else table
+        return artifacts.RANKS.save(
+            self.root, table, items=items, params=made, **cell.fields, seed=seed
+        )
+
+    def save_all(self) -> None:
+        """Write ranks, curves, logs and statistics of the whole grid."""
+        for cell in self.cells:
+            lines = []
+            for seed in cell.seeds(self.params):
+                self.save(cell, seed)
+                if cell.trained:
+                    self._curve(cell, seed)
+                lines.append(f'{{"event": "done", "seed": {seed}, "seconds": 90.0}}\n')
+            log = self.base / "logs" / "train" / ("-".join(cell.fields.values()) + ".jsonl")
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("".join(lines))
+        artifacts.save_json(
+            artifacts.DATA_STATS,
+            self.root,
+            {
+                "users": 2940,
+                "items": 1180,
+                "interactions": 24317,
+                "longest_title": MARKUP,
+                "steps": [
+                    {"step": "read", "users": 3000, "items": 1200, "rows": 30101},
+                    {"step": "core 5", "users": 2940, "items": 1180, "rows": 29004},
+                ],
+                "split": {"train": 2352, "valid": 294, "test": 294},
+            },
+            dataset="demo",
+        )
+        decay = np.arange(1, 385, dtype=float)
+        views = {}
+        for name, power in (("unit", 0.6), ("centred", 0.4)):
+            s = decay**-power
+            views[name] = {
+                "singular_values": s.tolist(),
+                "cumulative_energy": (np.cumsum(s**2) / np.sum(s**2)).tolist(),
+                "effective_rank": 211.3,
+                "mean_cosine": 0.213,
+            }
+        artifacts.save_json(
+            artifacts.SPECTRUM_STATS, self.root, {"views": views}, dataset="demo", encoder="minilm"
+        )
+
+    def _curve(self, cell, seed: int) -> None:
+        rows = []
+        for epoch in range(1, 13):
+            top = SKILL[cell.method] / 60
+            value = top * (1 - np.exp(-epoch / 3)) - 0.002 * max(0, epoch - 8) + 0.002 * seed
+            for name, number in (("train/loss", 4 * 0.9**epoch), ("valid/ndcg@20", value)):
+                rows.append({"epoch": epoch, "phase": "train", "name": name, "value": number})
+        artifacts.CURVES.save(
+            self.root, pa.Table.from_pylist(rows), items=ITEMS, params={}, **cell.fields, seed=seed
+        )
+
+
+@pytest.fixture
+def untouched(tmp_path: Path) -> Measured:
+    """The folder without any artifact."""
+    return Measured(tmp_path)
+
+
+@pytest.fixture
+def measured(untouched: Measured) -> Measured:
+    """The folder with every artifact that training and spectra leave."""
+    untouched.save_all()
+    return untouched
