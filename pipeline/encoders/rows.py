@@ -95,7 +95,8 @@ class RowCache:
         out = np.empty((len(places), self.width), np.float32)
         if len(places):
             # Mapped anew for each call, so that pages read before do not count as memory.
-            matrix = np.memmap(self.rows, np.float32, "r").reshape(-1, self.width)
+            whole = self.rows.stat().st_size // (self.width * 4)  # a torn row may follow
+            matrix = np.memmap(self.rows, np.float32, "r", shape=(whole, self.width))
             np.take(matrix, places, axis=0, out=out, mode="clip")
         return out
 
