@@ -7,11 +7,11 @@ import re
 import string
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from pipeline.errors import ConfigError, DataError, near_miss
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from pipeline.values import Catalog
 
 FIELDS = ("title", "brand", "categories", "description")
@@ -39,6 +39,8 @@ def clean(text: str | None) -> str:
 
 def clean_columns(items: pl.DataFrame) -> pl.DataFrame:
     """Clean every text column of the item table; null becomes the empty text."""
+    import polars as pl  # here: machines that only encode may lack it
+
     return items.with_columns(
         pl.Series(name, [clean(text) for text in items[name].to_list()], dtype=pl.String)
         for name in FIELDS
