@@ -6,6 +6,7 @@ To add a metric, add a function to METRICS; nothing is trained again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,13 +69,18 @@ def slice_sizes(outcomes: Outcomes, split: str, strata: Strata) -> dict[str, int
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
     """Student's t interval of the mean of [U] values at CONFIDENCE; None for fewer than two."""
-    from scipy import stats
-
     count = len(values)
     if count < 2:
         return None
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    half = _quantile(count - 1) * values.std(ddof=1) / np.sqrt(count)
     return float(values.mean() - half), float(values.mean() + half)
+
+
+@cache
+def _quantile(degrees: int) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pipeline.reporting.exports import (
     table_row,
 )
 from pipeline.reporting.findings import findings
-from pipeline.reporting.tables import Numbers, column_title, label, number, p_value
+from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 Chapters = Sequence[tuple[Numbers, Mapping[str, Any]]]
 """Per data set: its numbers, and its block of provenance.json."""
@@ -73,7 +73,7 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
     for entry in block["cells"]:
         hashes = ", ".join(value[:12] for value in entry["ranks_sha256"].values())
         seeds = ", ".join(str(seed) for seed in entry["seeds"])
-        lines.append(table_row([escape(label(Cell.parse(entry["cell"]))), seeds, hashes]))
+        lines.append(table_row([escape(numbers.label(Cell.parse(entry["cell"]))), seeds, hashes]))
     return [*lines, ""]
 
 

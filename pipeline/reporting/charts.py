@@ -146,7 +146,8 @@ class Bar:
 
 def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> str:
     """Return means with intervals, one row each; a dashed line marks the reference."""
-    width, row, left = 640, 26, 210
+    width, row, left = 460, 25, 40 + 7 * max((len(bar.name) for bar in bars), default=0)
+    left = min(left, 210)
     height = TOP + row * len(bars) + BOTTOM
     values = [v for bar in bars for v in (bar.mean, bar.low, bar.high) if v is not None]
     x = axis(title, values, zero=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY
-from pipeline.reporting.tables import Numbers, Value, label, number
+from pipeline.reporting.tables import Numbers, Value, number
 
 INITIAL_VALUES_ONLY = ("llminit",)
 """Trained methods that read text once, for initial values, and are the ID model otherwise."""
@@ -21,26 +21,26 @@ def findings(numbers: Numbers) -> list[str]:
     values = dict(zip(numbers.cells, numbers.column("ndcg", numbers.main_k), strict=True))
     if not any(value.mean is not None for value in values.values()):
         return ["There are no test users, so nothing can be said."]
-    found = [_best(values, name, numbers.sizes()["all"])]
-    found += _against_id(values, name)
-    found += _simple(values, name)
+    found = [_best(numbers, values, name, numbers.sizes()["all"])]
+    found += _against_id(numbers, values, name)
+    found += _simple(numbers, values, name)
     found += _unseen(numbers, name)
     return found
 
 
-def _best(values: dict[Cell, Value], name: str, users: int) -> str:
+def _best(numbers: Numbers, values: dict[Cell, Value], name: str, users: int) -> str:
     best = next(cell for cell, value in values.items() if value.best)
     value = values[best]
-    text = f"{label(best)} has the highest {name}, {number(value.mean)}"
+    text = f"{numbers.label(best)} has the highest {name}, {number(value.mean)}"
     if value.low is not None:
         text += f" (95% interval {number(value.low)} to {number(value.high)}, {users} test users)"
-    near = [label(cell) for cell, value in values.items() if value.near_best]
+    near = [numbers.label(cell) for cell, value in values.items() if value.near_best]
     if near:
         text += f"; the paired test does not tell it from {_names(near)}"
     return text + "."
 
 
-def _against_id(values: dict[Cell, Value], name: str) -> list[str]:
+def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]:
     text = {cell: value for cell, value in values.items() if cell.encoder != NONE}
     if not text:
         return []
@@ -53,7 +53,7 @@ def _against_id(values: dict[Cell, Value], name: str) -> list[str]:
     }
     found = []
     for verdict, words in groups.items():
-        names = [label(cell) for cell, value in text.items() if value.versus_id == verdict]
+        names = [numbers.label(cell) for cell, value in text.items() if value.versus_id == verdict]
         if names:
             found.append(f"{_names(names)} {words if len(names) > 1 else _singular(words)}")
     if not any(value.versus_id == "above" for value in text.values()):
@@ -69,7 +69,7 @@ def _singular(words: str) -> str:
     return words
 
 
-def _simple(values: dict[Cell, Value], name: str) -> list[str]:
+def _simple(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]:
     """Name simple methods whose mean is at least that of cleverer text methods."""
 
     def effort(cell: Cell) -> int:
@@ -83,14 +83,13 @@ def _simple(values: dict[Cell, Value], name: str) -> list[str]:
         if effort(simple) == 2 or value.mean is None:
             continue
         beaten = [
-            label(cell)
+            numbers.label(cell)
             for cell, other in values.items()
             if effort(cell) == 2 and other.mean is not None and other.mean <= value.mean
         ]
         if beaten:
-            found.append(
-                f"{kinds[effort(simple)]} {label(simple)} is at least as high as {_names(beaten)}"
-            )
+            name_it = f"{kinds[effort(simple)]} {numbers.label(simple)}"
+            found.append(f"{name_it} is at least as high as {_names(beaten)}")
     if found:
         return [
             f"A simple method against a clever one, by the mean of {name}: "
@@ -112,7 +111,7 @@ def _unseen(numbers: Numbers, name: str) -> list[str]:
     text = f"For {users} of the test users ({share:.0%}) the target was never trained on; there "
     if values[best].mean == 0:
         return [text + f"no method has a {name} above zero."]
-    text += f"{label(best)} is highest with {number(values[best].mean)}"
+    text += f"{numbers.label(best)} is highest with {number(values[best].mean)}"
     ids = [value.mean for cell, value in values.items() if cell.method == ID_ONLY and cell != best]
     if ids:
         text += f", against {number(ids[0])} for {ID_ONLY}"

@@ -13,7 +13,7 @@ from pipeline.reporting.charts import Bar, Series, axis, interval_chart, line_ch
 from pipeline.reporting.findings import findings
 from pipeline.reporting.methods import MethodText
 from pipeline.reporting.protocol import QUICK_LOOK, flat
-from pipeline.reporting.tables import Numbers, column_title, label, number, p_value
+from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Cell -> seed -> rows of CURVES."""
@@ -65,7 +65,7 @@ class Chapter:
             if value.mean is None:
                 continue
             kind = "baseline" if not cell.trained else "plain" if cell.encoder == NONE else "text"
-            bars.append(Bar(label(cell), value.mean, value.low, value.high, kind))
+            bars.append(Bar(self.numbers.label(cell), value.mean, value.low, value.high, kind))
             if cell.method == ID_ONLY and reference is None:
                 reference = value.mean
         return interval_chart(bars, f"NDCG@{self.numbers.main_k} on test users", reference)
@@ -97,7 +97,10 @@ class Chapter:
         y = axis(name, [b for _, b in every], zero=name == self.monitor)
         x = axis("epoch", [a for a, _ in every], zero=True)
         return [
-            Panel(label(cell), line_chart(found, x, y, f"{name} of {label(cell)}"))
+            Panel(
+                self.numbers.label(cell),
+                line_chart(found, x, y, f"{name} of {self.numbers.label(cell)}"),
+            )
             for cell, found in lines.items()
             if found
         ]

@@ -39,11 +39,8 @@ class Line:
 
     cell: Cell
     values: tuple[Value, ...]
-
-    @property
-    def label(self) -> str:
-        """Method, then encoder and backbone where there are any."""
-        return label(self.cell)
+    label: str = ""
+    """Name of the cell in this table."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,13 @@ class Numbers:
         """Cells in the order of the grid."""
         return list(dict.fromkeys(cell_of(self.dataset, row) for row in self.metrics))
 
+    def label(self, cell: Cell) -> str:
+        """Return the method, with encoder and backbone where it stands in more than one cell."""
+        if sum(other.method == cell.method for other in self.cells) == 1:
+            return cell.method
+        rest = [name for name in (cell.encoder, cell.backbone) if name != NONE]
+        return f"{cell.method} ({', '.join(rest)})" if rest else cell.method
+
     @property
     def ks(self) -> list[int]:
         """Cut-offs, ascending."""
@@ -95,7 +99,15 @@ class Numbers:
         found = {r["slice"]: int(r["users"]) for r in self.metrics if r["split"] == split}
         return {name: found.get(name, 0) for name in SLICES}
 
-    def column(self, metric: str, k: int, part: str = "all", split: str = "test") -> list[Value]:
+    def column(
+        self,
+        metric: str,
+        k: int,
+        part: str = "all",
+        *,
+        split: str = "test",
+        marks: bool = True,
+    ) -> list[Value]:
         """Values of all cells for one metric, cut-off and slice; verdicts for slice `all` only."""
         wanted = (split, part, metric, k)
         rows = {
@@ -105,7 +117,7 @@ class Numbers:
         }
         means = {cell: row["mean"] for cell, row in rows.items() if row["mean"] is not None}
         highest = max(means.values(), default=None)
-        tests = self._tests(metric, k, split) if part == "all" else {}
+        tests = self._tests(metric, k, split) if part == "all" and marks else {}
         values = []
         for cell in self.cells:
             row = rows.get(cell)
@@ -143,14 +155,14 @@ class Numbers:
     def strata(self) -> Results:
         """NDCG at the main cut-off by how often the target was trained on."""
         sizes = self.sizes()
-        columns = [self.column("ndcg", self.main_k, part) for part in SLICES]
+        columns = [self.column("ndcg", self.main_k, part, marks=False) for part in SLICES]
         return self._table(list(SLICES), columns, [sizes[part] for part in SLICES])
 
     def _table(
         self, names: Sequence[str], columns: Sequence[list[Value]], users: Sequence[int]
     ) -> Results:
         lines = tuple(
-            Line(cell, tuple(column[place] for column in columns))
+            Line(cell, tuple(column[place] for column in columns), self.label(cell))
             for place, cell in enumerate(self.cells)
         )
         return Results(tuple(names), tuple(users[: len(names)]), lines)
@@ -160,8 +172,8 @@ class Numbers:
         return [
             {
                 **row,
-                "label": label(cell_of(self.dataset, row)),
-                "other": label(
+                "label": self.label(cell_of(self.dataset, row)),
+                "other": self.label(
                     Cell(
                         self.dataset,
                         row["other_encoder"],
@@ -179,12 +191,6 @@ class Numbers:
 def cell_of(dataset: str, row: Row) -> Cell:
     """Return the cell that a row of METRICS or COMPARISONS is about."""
     return Cell(dataset, row["encoder"], row["backbone"], row["method"])
-
-
-def label(cell: Cell) -> str:
-    """Return the method, then encoder and backbone where there are any."""
-    rest = [name for name in (cell.encoder, cell.backbone) if name != NONE]
-    return f"{cell.method} ({', '.join(rest)})" if rest else cell.method
 
 
 def verdict(row: Row | None, alpha: float) -> Verdict | None:

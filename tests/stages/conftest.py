@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pytest
 
 from pipeline import artifacts, config
 from pipeline.cells import cells
+from stages.run import Run
 
 ITEMS = "a" * 64
 NUM_ITEMS = 500
@@ -66,6 +69,10 @@ class Measured:
         }
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
         return table.slice(0, users)
+
+    def run(self, name: str, **options: Any) -> Run:
+        """An invocation of a command in this folder."""
+        return Run(name=name, params_path=self.params_path, **options)
 
     def save(self, cell, seed: int, table: pa.Table | None = None, items: str = ITEMS) -> Path:
         """Write the ranks of one seed as `spectran train` does."""
@@ -130,14 +137,36 @@ class Measured:
         )
 
 
+@pytest.fixture(scope="session")
+def _measured_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = Measured(tmp_path_factory.mktemp("measured"))
+    made.save_all()
+    return made.base
+
+
+@pytest.fixture(scope="session")
+def _evaluated_once(_measured_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from stages.evaluate import evaluate
+    from stages.report import report
+
+    base = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(_measured_once, base, dirs_exist_ok=True)
+    made = Measured(base)
+    evaluate(made.run("evaluate", quiet=True), "demo")
+    report(made.run("report", quiet=True))
+    report(made.run("report", quiet=True), ["demo"], "tiny", True)
+    return base
+
+
 @pytest.fixture
-def untouched(tmp_path: Path) -> Measured:
-    """The folder without any artifact."""
+def measured(_measured_once: Path, tmp_path: Path) -> Measured:
+    """The folder with every artifact that training and spectra leave."""
+    shutil.copytree(_measured_once, tmp_path, dirs_exist_ok=True)
     return Measured(tmp_path)
 
 
 @pytest.fixture
-def measured(untouched: Measured) -> Measured:
-    """The folder with every artifact that training and spectra leave."""
-    untouched.save_all()
-    return untouched
+def evaluated(_evaluated_once: Path, tmp_path: Path) -> Measured:
+    """The folder after `evaluate`, `report` and a card named tiny."""
+    shutil.copytree(_evaluated_once, tmp_path, dirs_exist_ok=True)
+    return Measured(tmp_path)

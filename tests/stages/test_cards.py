@@ -1,0 +1,113 @@
+"""Result cards: rebuilt byte for byte from their own ranks, in tests and in the repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.cells import Cell
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.reporting.cards import minutes
+from stages.report import report
+
+CARDS = Path("artifacts/report/cards")
+COMMITTED = sorted(path.parent.name for path in CARDS.glob("*/provenance.json"))
+TEXTS = ("card.md", "card.csv")
+
+
+@pytest.fixture
+def card(evaluated):
+    return evaluated.root / "report" / "cards" / "tiny"
+
+
+def test_a_card_rebuilds_byte_for_byte_from_its_folder_alone(evaluated, card):
+    before = {name: (card / name).read_bytes() for name in TEXTS}
+    for name in TEXTS:
+        (card / name).unlink()
+    for other in ("ranks", "metrics", "comparisons", "curves", "data"):
+        shutil.rmtree(evaluated.root / other, ignore_errors=True)
+    shutil.rmtree(evaluated.base / "logs")
+    report(evaluated.run("report", quiet=True), card="tiny")
+    assert {name: (card / name).read_bytes() for name in TEXTS} == before
+
+
+@pytest.mark.parametrize("name", COMMITTED or [None])
+def test_committed_cards_rebuild_byte_for_byte(name, tmp_path):
+    if name is None:
+        pytest.skip("no card is committed")
+    from pipeline.reporting.cards import rebuild
+
+    written = rebuild(Path("artifacts"), tmp_path, name)
+    for path in written:
+        assert path.read_bytes() == (CARDS / name / path.name).read_bytes(), path.name
+
+
+def test_a_card_agrees_with_the_report(evaluated):
+    card = (evaluated.root / "report/cards/tiny/card.csv").read_text().splitlines()
+    whole = (evaluated.root / "report/results.csv").read_text().splitlines()
+    assert card == [line for line in whole if ",valid," not in line]
+
+
+def test_a_card_tells_minutes_protocol_and_tests(card):
+    text = (card / "card.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| spectran"))
+    assert line.endswith("| 3.0 |")  # two seeds of 90 s
+    assert "a quick look, not a result" in text
+    assert "### Paired tests over users against the ID-only cell" in text
+    assert "unseen" in text
+
+
+def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tmp_path):
+    import pipeline.reporting.cards as cards
+
+    reference = tmp_path / "reference.yaml"
+    reference.write_text(cards.REFERENCE.read_text().replace("toys:", "demo:"))
+    monkeypatch.setattr(cards, "REFERENCE", reference)
+    report(measured.run("report", quiet=True), ["demo"], "tiny", True)
+    text = (measured.root / "report/cards/tiny/card.md").read_text()
+    assert "| paper, SASRec Base (SpecTran Table 2) | .0246 | .0281 | .0482 | .0626 | - |" in text
+
+
+def test_altered_ranks_change_the_card_or_are_refused(evaluated, card):
+    facts = json.loads((card / "provenance.json").read_text())
+    facts["datasets"]["demo"]["cells"][0]["seeds"] = [5]
+    (card / "provenance.json").write_text(json.dumps(facts))
+    with pytest.raises(
+        ArtifactError, match="holds other users for demo/none/none/popularity seed 5"
+    ):
+        report(evaluated.run("report"), card="tiny")
+
+
+def test_an_absent_card_names_the_command(measured):
+    with pytest.raises(
+        ArtifactError, match=r"is missing\. Run: spectran report --card other --collect"
+    ):
+        report(measured.run("report"), card="other")
+
+
+@pytest.mark.parametrize("name", ["../x", "A", "a/b"])
+def test_a_card_name_cannot_leave_the_folder(measured, name):
+    with pytest.raises(ConfigError, match="small letters, digits and _"):
+        report(measured.run("report"), ["demo"], name, True)
+
+
+def test_collect_without_data_sets_is_refused(measured):
+    with pytest.raises(ConfigError, match="--collect takes the data sets"):
+        report(measured.run("report"), [], "tiny", True)
+
+
+def test_minutes_count_reused_seeds_and_need_all(tmp_path):
+    cell = Cell("demo", "none", "sasrec", "id")
+    log = tmp_path / "demo-none-sasrec-id.jsonl"
+    assert minutes(tmp_path, cell, [0]) is None
+    events = [
+        '{"event": "reuse", "seed": 0, "seconds": 60}',
+        '{"event": "done", "seed": 1, "seconds": 30}',
+        '{"ev',
+    ]
+    log.write_text("\n".join(events))
+    assert minutes(tmp_path, cell, [0, 1]) == 1.5
+    assert minutes(tmp_path, cell, [0, 1, 2]) is None

@@ -1,0 +1,153 @@
+"""`spectran report`: complete, self-contained, escaped, and the same every time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+
+from pipeline import artifacts
+from pipeline.config import load
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.reporting.methods import describe
+from stages.report import report
+
+
+@pytest.fixture
+def page(evaluated):
+    return (evaluated.root / "report" / "index.html").read_text()
+
+
+def test_the_page_says_where_it_lies(evaluated, capsys):
+    report(evaluated.run("report"))
+    out = capsys.readouterr().out
+    assert f"report: file://{evaluated.root}/report/index.html" in out
+
+
+def test_nothing_remote_is_asked_for(page):
+    links = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page)
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"url\(|@import|<script|<link|<iframe|<img", page)
+    assert "default-src 'none'" in page
+
+
+def test_text_from_data_is_escaped(page):
+    assert "&lt;script&gt;alert(&#34;title&#34;)&lt;/script&gt;" in page
+    assert "<script" not in page
+
+
+def test_a_hostile_view_name_is_escaped_inside_charts(evaluated):
+    stats = artifacts.load_json(
+        artifacts.SPECTRUM_STATS, evaluated.root, dataset="demo", encoder="minilm"
+    )
+    block = stats["views"].pop("unit")
+    stats["views"]["<b onload=x>"] = block
+    artifacts.save_json(
+        artifacts.SPECTRUM_STATS, evaluated.root, stats, dataset="demo", encoder="minilm"
+    )
+    report(evaluated.run("report", quiet=True))
+    assert "<b onload" not in (evaluated.root / "report" / "index.html").read_text()
+
+
+def test_the_same_inputs_give_the_same_bytes(evaluated, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        report(evaluated.run("report", out=folder, quiet=True))
+    for name in ("index.html", "results.csv", "results.md"):
+        first, second = ((folder / "report" / name).read_bytes() for folder in folders)
+        assert first == second, name
+
+
+def test_synthetic_data_and_short_training_are_said(page):
+    heading = page[page.index('<section id="demo"') : page.index("<h3>Results")]
+    assert "synthetic" in heading and "a quick look, not a result" in heading
+
+
+def test_a_protocol_stands_beside_every_table_of_numbers(page):
+    numbers = page.count('<table class="numbers">')
+    assert numbers == 4  # results, strata, two paired tests that share one line
+    assert page.count("<b>Protocol.</b>") == 3
+    for part in ("user time 80%:10%:10%", "ties: counted half", "seen items: stay candidates",
+                 "epochs: at most 12", "width: 32", "train.width = 32"):  # fmt: skip
+        assert page.count(part) == 3, part
+
+
+def test_the_highest_of_a_column_is_marked_once_per_column(page):
+    results = page[page.index("<h3>Results") : page.index("<h3>By how often")]
+    assert results.count('<td class="best">') == 4
+    row = next(r for r in results.split("<tr>") if r.startswith('<th scope="row">spectran'))
+    row = row.split("</tr>")[0]
+    assert row.count('class="best"') == 4 and row.count("&#9650;") == 4
+
+
+def test_every_section_is_there(page):
+    for part in ("Learning curves", "Spectrum of the text embeddings, minilm", "Data card",
+                 "Provenance of every cell", "demo/minilm/sasrec/spectran", "24,317",
+                 "ranks_sha256", "SpecTran, equations 3 and 7-12"):  # fmt: skip
+        assert part in page, part
+
+
+def test_csv_holds_every_metric_with_tests_and_protocol(evaluated):
+    rows = list(csv.DictReader(io.StringIO((evaluated.root / "report/results.csv").read_text())))
+    metrics = artifacts.METRICS.load(evaluated.root, dataset="demo")[0]
+    assert len(rows) == len(metrics)
+    assert all("user time" in row["protocol"] for row in rows)
+    test = next(
+        r for r in rows
+        if (r["method"], r["split"], r["slice"], r["metric"], r["k"])
+        == ("spectran", "test", "all", "ndcg", "20")
+    )  # fmt: skip
+    assert float(test["difference_id"]) > 0 and float(test["p_t_holm_id"]) < 0.05
+    assert test["p_t_holm_best"] == ""
+
+
+def test_markdown_marks_the_best(evaluated):
+    text = (evaluated.root / "report" / "results.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| spectran"))
+    assert line.count("**") == 8 and line.count("(+)") == 4
+    assert text.count("Protocol.") == 2
+
+
+def test_metrics_of_another_grid_are_refused(evaluated):
+    text = evaluated.params_path.read_text()
+    evaluated.params_path.write_text(text.replace("morec, alphafuse", "alphafuse"))
+    load(evaluated.params_path)
+    with pytest.raises(ArtifactError, match=r"other cells than params\.yaml names under grid"):
+        report(evaluated.run("report"))
+
+
+def test_metrics_of_other_settings_are_refused(evaluated):
+    text = evaluated.params_path.read_text()
+    evaluated.params_path.write_text(text.replace("cold_at_most: 6", "cold_at_most: 7"))
+    with pytest.raises(
+        ArtifactError, match=r"other values of evaluate.*Run: spectran evaluate demo"
+    ):
+        report(evaluated.run("report"))
+
+
+def test_missing_metrics_name_the_command(measured):
+    with pytest.raises(ArtifactError, match=r"is missing\. Run: spectran evaluate demo"):
+        report(measured.run("report"))
+
+
+def test_data_sets_without_a_card_are_refused(evaluated):
+    with pytest.raises(ConfigError, match="Run: spectran report"):
+        report(evaluated.run("report"), ["demo"])
+
+
+def test_docstring_blocks_end_at_the_next_one(tmp_path):
+    (tmp_path / "x.py").write_text(
+        '"""X: a thing.\n\nSource: a paper,\nequation 3.\nDiffers: width.\n\nMore."""'
+    )
+    found = describe("x", tmp_path)
+    assert (found.summary, found.source, found.differs) == (
+        "X: a thing.", "a paper, equation 3.", "width.",
+    )  # fmt: skip
+    assert describe("absent", tmp_path).source == ""
+
+
+@pytest.mark.parametrize("name", ["id", "spectran", "popularity", "text_neighbour"])
+def test_shipped_methods_say_their_source(name):
+    assert describe(name).source and describe(name).differs
