@@ -20,16 +20,12 @@ TREE = Path(__file__).resolve().parents[2]
 GRID = {
     "dataset": ["demo"],
     "encoder": ["hash"],
-    "text": {"backbone": ["sasrec"], "method": ["llminit", "spectran"]},
+    "text": {"backbone": ["sasrec"], "method": ["spectran"]},
     "plain": {"backbone": ["sasrec"], "method": ["id"]},
     "baseline": {"backbone": ["none"], "method": ["popularity"]},
     "baseline_text": {"backbone": ["none"], "method": ["text_neighbour"]},
 }
-CELLS = {
-    "train@demo-hash-sasrec-llminit",
-    "train@demo-hash-sasrec-spectran",
-    "train_plain@demo-sasrec-id",
-}
+CELLS = {"train@demo-hash-sasrec-spectran", "train_plain@demo-sasrec-id"}
 BASELINES = {"baseline@demo-none-popularity", "baseline_text@demo-hash-none-text_neighbour"}
 RESULTS = {"evaluate@demo", "report"}
 ALL = (
