@@ -101,7 +101,7 @@ def _own(dataset: str, origin: Local, base: Path) -> dict[str, Path]:
         if not os.access(path, os.R_OK):
             raise DataError(f"{where}: may not be read. Give yourself the right to read it.")
         if not path.stat().st_size:
-            raise DataError(f"{where}: the file is empty.")
+            raise DataError(f"{where}: the file is empty. Bring the data there.")
         found[role] = path
     return found
 
