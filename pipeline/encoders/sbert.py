@@ -8,8 +8,8 @@ nothing is asked of the hub for models that lie on the disk.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -120,10 +120,6 @@ class SbertEncoder:
         folder = self._folder
         folder.check(self.spec.weights_sha256)
         _need_library()
-        if self._local is not None:
-            # Read by huggingface_hub when it is imported; local_files_only does not reach
-            # every place that asks the hub.
-            os.environ["HF_HUB_OFFLINE"] = "1"
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
@@ -131,13 +127,14 @@ class SbertEncoder:
         disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage shows its own
         if self._threads is not None:
             torch.set_num_threads(self._threads)
-        model = SentenceTransformer(
-            str(folder.path),
-            device=self.device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": getattr(torch, self.spec.dtype)},
-        )
+        with _hub_off():
+            model = SentenceTransformer(
+                str(folder.path),
+                device=self.device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": getattr(torch, self.spec.dtype)},
+            )
         if not self.spec.normalize:
             kept = [m for m in model if type(m).__name__ != _NORMALIZE]
             model = SentenceTransformer(modules=kept, device=self.device)
@@ -163,6 +160,19 @@ class SbertEncoder:
                 f"encoder model {self.spec.model!r}: its tokenizer has no padding token, so texts "
                 f"cannot be batched. Set pad_token in its tokenizer_config.json."
             )
+
+
+@contextmanager
+def _hub_off() -> Iterator[None]:
+    """Keep the hub out while a folder is loaded; local_files_only does not reach every question."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _position_limit(model: Any) -> int | None:
