@@ -35,12 +35,14 @@ class Catalog:
             raise ArtifactError("items: the column `item` must run from 1 to N without gaps.")
         digest = hashlib.sha256()
         for name in ("raw_item", "title", "brand", "categories", "description"):
-            column = table[name].combine_chunks()
+            column = table[name].cast(pa.large_string()).combine_chunks()
             if column.null_count:
                 raise ArtifactError(f"items: the column `{name}` holds nulls.")
-            for text in column.to_pylist():
-                data = text.encode()
-                digest.update(len(data).to_bytes(8, "little") + data)
+            _, places, content = column.buffers()
+            ends = np.frombuffer(places, "<i8")[column.offset : column.offset + len(column) + 1]
+            digest.update(np.diff(ends).tobytes())
+            if content is not None:
+                digest.update(memoryview(content)[ends[0] : ends[-1]])
         return cls(table, digest.hexdigest())
 
     @classmethod

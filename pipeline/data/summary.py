@@ -65,7 +65,7 @@ def describe(catalog: Catalog, sequences: Sequences) -> dict[str, Any]:
 
 
 def _split(sequences: Sequences, trained: np.ndarray) -> dict[str, Any]:
-    held = {}
+    held: dict[str, float] = {}
     for part, at in (("valid", sequences.valid_at), ("test", sequences.test_at)):
         users = np.flatnonzero(at != NOT_HELD)
         targets = sequences.items[sequences.offsets[users] + at[users]]
@@ -81,7 +81,7 @@ def _split(sequences: Sequences, trained: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _quantiles(values: np.ndarray) -> dict[str, float]:
+def _quantiles(values: np.ndarray) -> dict[str, int]:
     found = np.quantile(values, QUANTILES, method="inverted_cdf")
     return {f"{share:g}": int(value) for share, value in zip(QUANTILES, found, strict=True)}
 

@@ -151,7 +151,6 @@ def _csv(path: Path, wanted: Mapping[str, str], check: _Check, separator: str) -
             columns=sorted(set(wanted.values())),
             separator=separator,
             infer_schema=False,
-            missing_utf8_is_empty_string=False,
         )
     except pl.exceptions.PolarsError:
         return _csv_by_row(path, wanted, separator)

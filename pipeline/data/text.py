@@ -21,30 +21,31 @@ PLACEHOLDER = "unknown item"
 """Text of an item whose template fields are all empty: every catalogue row must have a vector, and
 equal text for all such items gives them equal vectors, so none is favoured. Callers count it."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]")
+_INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{200b}\x{2028}\x{2029}\x{feff}\s]+"
 _SPACE = re.compile(r"\s+")
 
 
-def clean(text: str | None) -> str:
-    """Unescape HTML entities, turn control characters into spaces, collapse white space.
+def clean(texts: pl.Series) -> pl.Series:
+    """Unescape HTML entities, turn control characters and white space into single blanks.
 
-    Markup (tags) is kept as it is: it is text to an encoder, and the report escapes it.
+    Null becomes the empty text. Markup (tags) is kept as it is: it is text to an encoder, and the
+    report escapes it.
     """
-    if not text:
-        return ""
-    if "&" in text:
-        text = html.unescape(text)
-    return _SPACE.sub(" ", _CONTROL.sub(" ", text)).strip()
+    import polars as pl  # rendering, which encoders use, works without
+
+    if texts.null_count() == len(texts):
+        return pl.repeat("", len(texts), dtype=pl.String, eager=True).alias(texts.name)
+    escaped = texts.str.contains("&", literal=True).fill_null(False)
+    if escaped.any():
+        rows = escaped.arg_true()
+        plain = pl.Series([html.unescape(text) for text in texts.gather(rows)], dtype=pl.String)
+        texts = texts.scatter(rows, plain)
+    return texts.fill_null("").str.replace_all(_INVISIBLE, " ").str.strip_chars()
 
 
 def clean_columns(items: pl.DataFrame) -> pl.DataFrame:
-    """Clean every text column of the item table; null becomes the empty text."""
-    import polars as pl  # here: machines that only encode may lack it
-
-    return items.with_columns(
-        pl.Series(name, [clean(text) for text in items[name].to_list()], dtype=pl.String)
-        for name in FIELDS
-    )
+    """Clean every text column of the item table."""
+    return items.with_columns(clean(items[name]) for name in FIELDS)
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:
