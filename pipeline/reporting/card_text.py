@@ -57,7 +57,7 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
     lines += results_markdown(
         table,
         deviation=True,
-        extra={"minutes": ["-" if m is None else f"{m:.1f}" for m in taken]},
+        extra={"minutes": [_minutes(m) for m in taken]},
     )
     for row in block["reference"]:
         values = [number(row.get(column)) for column in table.columns]
@@ -75,6 +75,12 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
         seeds = ", ".join(str(seed) for seed in entry["seeds"])
         lines.append(table_row([escape(numbers.label(Cell.parse(entry["cell"]))), seeds, hashes]))
     return [*lines, ""]
+
+
+def _minutes(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.1" if value < 0.05 else f"{value:.1f}"
 
 
 def _tests(numbers: Numbers) -> list[str]:

@@ -77,25 +77,25 @@ def _simple(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]
             return 0
         return 1 if cell.encoder == NONE or cell.method in INITIAL_VALUES_ONLY else 2
 
-    kinds = ("the untrained", "the simpler")
-    found = []
+    groups: dict[tuple[str, ...], list[str]] = {}
     for simple, value in values.items():
         if effort(simple) == 2 or value.mean is None:
             continue
-        beaten = [
+        beaten = tuple(
             numbers.label(cell)
             for cell, other in values.items()
             if effort(cell) == 2 and other.mean is not None and other.mean <= value.mean
-        ]
+        )
         if beaten:
-            name_it = f"{kinds[effort(simple)]} {numbers.label(simple)}"
-            found.append(f"{name_it} is at least as high as {_names(beaten)}")
-    if found:
-        return [
-            f"A simple method against a clever one, by the mean of {name}: "
-            + "; ".join(found)
-            + "."
+            note = "" if simple.trained else " (not trained)"
+            groups.setdefault(beaten, []).append(numbers.label(simple) + note)
+    if groups:
+        found = [
+            f"{_names(simple)} {'is' if len(simple) == 1 else 'are each'} at least as high as "
+            f"{_names(beaten)}"
+            for beaten, simple in groups.items()
         ]
+        return [f"Simple against clever, by the mean of {name}: " + "; ".join(found) + "."]
     if any(effort(cell) == 2 for cell in values):
         return [f"No simpler method reaches a cleverer text method in mean {name}."]
     return []

@@ -105,9 +105,10 @@ class Measured:
                 "longest_title": MARKUP,
                 "steps": [
                     {"step": "read", "users": 3000, "items": 1200, "rows": 30101},
-                    {"step": "core 5", "users": 2940, "items": 1180, "rows": 29004},
+                    {"step": "core 5", "users": 2940, "items": 1180, "rows": 29004, "rounds": 2},
                 ],
                 "split": {"train": 2352, "valid": 294, "test": 294},
+                "history_length": {"0": 5, "0.25": 6, "0.5": 8, "1": 13},
             },
             dataset="demo",
         )

@@ -89,6 +89,17 @@ def test_every_section_is_there(page):
         assert part in page, part
 
 
+def test_the_data_card_names_quantiles_and_keeps_late_columns(page):
+    card = page[page.index("<h3>Data card") :]
+    for part in (
+        "<dt>minimum</dt><dd>5</dd>",
+        "<dt>25% quantile</dt>",
+        "<dt>median</dt><dd>8</dd>",
+    ):
+        assert part in card, part
+    assert '<th scope="col">rounds</th>' in card
+
+
 def test_csv_holds_every_metric_with_tests_and_protocol(evaluated):
     rows = list(csv.DictReader(io.StringIO((evaluated.root / "report/results.csv").read_text())))
     metrics = artifacts.METRICS.load(evaluated.root, dataset="demo")[0]
