@@ -67,7 +67,7 @@ def spectrum(
     with run.progress("decompose", 2 * len(catalog), "items") as advance:
         bases = decompose(rows, views, settings.cutoff, advance)
         params = {"cutoff": settings.cutoff, "encoder": rows.metadata["params"]}
-        _write(run, rows, bases, catalog.fingerprint, params, cell, advance)
+        write_views(run, rows, bases, catalog.fingerprint, params, cell, advance)
     content = {basis.view: describe(basis) for basis in bases}
     artifacts.save_json(
         artifacts.SPECTRUM_STATS,
@@ -96,7 +96,7 @@ def _needs(shape: tuple[int, int], views: int) -> tuple[int, int]:
     return memory, views * 4 * side * (num_items + width + 1)
 
 
-def _write(
+def write_views(
     run: Run,
     rows: Rows,
     bases: Sequence[Basis],
