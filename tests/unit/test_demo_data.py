@@ -87,7 +87,7 @@ def test_raw_files_read_as_amazon_2014(tmp_path: Path) -> None:
         format="amazon2014", origin=SMALL, columns=None, time_unit=None, max_rejected_share=0.0
     )
     tables = amazon2014.read(paths, source)
-    assert not len(tables.rejected) and len(tables.items) == 30
+    assert not len(tables.rejected) and tables.rows == 30 + len(tables.interactions)
     assert tables.items["categories"].str.starts_with("Synthetic > ").all()
     assert tables.interactions["user"].str.starts_with("SYNTHETIC").all()
 

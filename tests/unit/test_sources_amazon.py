@@ -67,6 +67,14 @@ def test_metadata_literal_keeps_entities_and_paths(tmp_path: Path) -> None:
     assert tables.items.rows() == [row]
 
 
+def test_items_without_review_are_counted_but_not_evaluated(tmp_path: Path) -> None:
+    strangers = [b"{'asin': 'x', 'title': broken}", b'{"asin": "y", "title": broken}']
+    quoting = b"{'title': \"like 'asin': 'x'\", 'asin': 'i'}"
+    tables = read(tmp_path, [review()], [*strangers, quoting])
+    assert tables.items["item"].to_list() == ["i"]
+    assert tables.rows == 4 and not len(tables.rejected)
+
+
 def test_absent_text_is_null(tmp_path: Path) -> None:
     assert read(tmp_path, [review()], [b"{'asin': 'i'}"]).items.rows() == [("i", *[None] * 4)]
     row = b'{"asin": "i", "category": [], "description": [""]}'
@@ -114,15 +122,16 @@ def test_broken_review_is_set_aside_alone(
         (b"[" * 100_000, "not a Python literal"),
         (b"{'asin': " + b"-" * 200_000 + b"1}", "not a Python literal"),
         (b"{'asin': 'i', 'n': " + b"9" * 5000 + b"}", "not a Python literal"),
-        (b"{'asin': 'i\x00'}", "not a Python literal"),
+        (b"{'asin': 'i', 'title': '\x00'}", "not a Python literal"),
         (b"{['a']: 1}", "not a Python literal"),
         (b"'asin'", "not a Python dictionary"),
         (b"{'title': 'nameless'}", "no asin"),
-        (b"{'asin': 'caf\xe9'}", "not UTF-8"),
+        (b"{'asin': 'i', 'title': 'caf\xe9'}", "not UTF-8"),
     ],
 )
 def test_broken_metadata_is_set_aside(tmp_path: Path, line: bytes, reason: str) -> None:
-    tables = read(tmp_path, [review()], [ITEM, line, ITEM.replace(b"'i'", b"'j'")])
+    reviews = [review(), review(asin="j")]
+    tables = read(tmp_path, reviews, [ITEM, line, ITEM.replace(b"'i'", b"'j'")])
     assert tables.items["item"].to_list() == ["i", "j"]
     assert tables.rejected.select("file", "line", "reason").rows() == [("m.json", 2, reason)]
 
