@@ -52,9 +52,12 @@ class Axis:
     def ticks(self) -> list[float]:
         """Return round values inside the axis."""
         if self.log:
-            first = math.ceil(math.log10(self.low) - 1e-9)
-            last = math.floor(math.log10(self.high) + 1e-9)
-            return [10.0**power for power in range(first, last + 1, max(1, (last - first) // 4))]
+            first = math.floor(math.log10(self.low))
+            last = math.ceil(math.log10(self.high))
+            steps = (1,) if last - first > 3 else (1, 2, 5)
+            found = [m * 10.0**p for p in range(first, last + 1) for m in steps]
+            inside = [t for t in found if self.low * (1 - 1e-9) <= t <= self.high * (1 + 1e-9)]
+            return inside[:: max(1, len(inside) // 4)] if len(steps) == 1 else inside
         if self.high <= self.low:
             return [self.low]
         raw = (self.high - self.low) / 4

@@ -215,12 +215,12 @@ def data_card(
             continue
         if isinstance(value, Mapping):
             facts = [(fact_name(k), plain(v)) for k, v in flat(dict(value)).items()]
-            groups.append((title, facts or [("none", "-")], []))
+            groups.append((title, facts or [("none", "")], []))
         elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
             groups.append((title, [], table_rows(value)))
         else:
             first.append((title, plain(value)))
-    return ([("", first, [])] if first else []) + groups
+    return ([("counts", first, [])] if first else []) + groups
 
 
 def fact_name(key: str) -> str:
