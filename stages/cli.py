@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -44,7 +45,7 @@ def build() -> typer.Typer:
     for name in sorted(COMMANDS, key=lambda n: (known.get(n, len(ORDER)), n)):
         entry = COMMANDS[name]
         examples = "\n".join(f"  {line}" for line in entry.examples)
-        text = f"{(entry.function.__doc__ or '').strip()}\n\n\b\nExamples:\n{examples}\n"
+        text = f"{inspect.getdoc(entry.function)}\n\n\b\nExamples:\n{examples}\n"
         app.command(name=name, help=text)(entry.callback)
     app.callback()(_program)
     return app
