@@ -196,7 +196,7 @@ class Experiment:
         made = self._made(seed)
         if isinstance(made, Untrained):
             ranks = self._ranks(made.scorer, made.length, "cpu")
-            return {"ranks": ranks, "best_epoch": 0}
+            return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
         fitted = fit(
             made,
             self.inputs.sequences,
@@ -214,7 +214,13 @@ class Experiment:
         state = {n: t.cpu().numpy() for n, t in fitted.model.state_dict().items()}
         columns = list(zip(*fitted.curves, strict=True))
         curves = pa.table(dict(zip(("epoch", "phase", "name", "value"), columns, strict=True)))
-        return {"ranks": ranks, "model": state, "curves": curves, "best_epoch": fitted.best_epoch}
+        return {
+            "ranks": ranks,
+            "model": state,
+            "curves": curves,
+            "best_epoch": fitted.best_epoch,
+            "seconds": fitted.seconds,
+        }
 
     def save(self, root: Path, seed: int, result: Mapping[str, Any]) -> None:
         """Write the seed's artifacts; ranks come last, so that a listed seed is complete."""

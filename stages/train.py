@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,13 +81,12 @@ def _seed(
         store.give(files, run.target / TEMPORARY)
         run.log("reuse", seed=seed, seconds=record["seconds"], best_epoch=record["best_epoch"])
         return
-    started = time.monotonic()
     total = work.train.max_epochs * work.histories if work.trained else None
     with run.progress(f"{work.cell['method']} seed {seed}", total, "histories") as advance:
         result: dict[str, Any] = work.run_seed(
             seed, device=device, checkpoint=store, log=run.log, advance=advance
         )
         work.save(run.target, seed, result)
-    seconds = round(time.monotonic() - started, 3)
+    seconds = round(result["seconds"], 3)
     store.finish(files, seconds=seconds, best_epoch=result["best_epoch"])
     run.log("done", seed=seed, seconds=seconds, best_epoch=result["best_epoch"])

@@ -37,6 +37,8 @@ class Progress:
     """Epochs finished in this phase."""
     best_value: float = -1.0
     best_epoch: int = 0
+    seconds: float = 0.0
+    """Spent in all phases, earlier runs included."""
     curves: list[Curve] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """`now/<name>`, `best/<name>`, `m/<name>`, `v/<name>`: parameters, best ones, Adam moments."""
@@ -60,6 +62,7 @@ class Fitted:
     model: SeqModel
     curves: list[Curve]
     best_epoch: int
+    seconds: float
 
 
 def deterministic(device: str, threads: int) -> None:
@@ -105,12 +108,12 @@ def fit(
     progress = checkpoint.load() or Progress()
     for place in range(progress.phase, len(method.phases)):
         if progress.phase != place:
-            progress = Progress(phase=place, curves=progress.curves)
+            progress = Progress(phase=place, curves=progress.curves, seconds=progress.seconds)
         trainer = _Trainer(
             modules, method, method.phases[place], data, cut, valid, config, seed, device
         )
         trainer.run(progress, checkpoint, log, advance)
-    return Fitted(method.model, progress.curves, progress.best_epoch)
+    return Fitted(method.model, progress.curves, progress.best_epoch, progress.seconds)
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
@@ -188,6 +191,8 @@ class _Trainer:
                 progress.best_value, progress.best_epoch = value, progress.epoch
                 progress.tensors |= self._snapshot("best")
             progress.tensors |= self._snapshot("now") | self._moments()
+            seconds = time.monotonic() - started
+            progress.seconds += seconds
             checkpoint.save(progress)
             log(
                 "epoch",
@@ -196,7 +201,7 @@ class _Trainer:
                 epoch=progress.epoch,
                 **numbers,
                 best=progress.best_epoch,
-                seconds=round(time.monotonic() - started, 3),
+                seconds=round(seconds, 3),
             )
         self._load("best", progress)
 

@@ -47,6 +47,7 @@ class SeedStore(Checkpoint):
             "epoch": progress.epoch,
             "best_value": progress.best_value,
             "best_epoch": progress.best_epoch,
+            "seconds": progress.seconds,
             "curves": progress.curves,
         }
         content = save(progress.tensors, {"progress": json.dumps(header)})
