@@ -163,11 +163,13 @@ class Run:
     ) -> bool:
         """Print device and estimated memory and disk; return True when --dry-run stops here.
 
+        Otherwise work begins, and remains of killed runs are removed.
         Raises ResourceError when the machine lacks the memory or the disk.
         """
         import psutil
 
         from pipeline.errors import ResourceError
+        from pipeline.files import TEMPORARY, remove_orphans
 
         place = next(p for p in (self.target, *self.target.absolute().parents) if p.exists())
         free = shutil.disk_usage(place).free
@@ -196,6 +198,8 @@ class Run:
             lines = [f"reads  {p}{'' if p.exists() else '   (missing)'}" for p in reads]
             lines += [f"writes {p}" for p in writes]
             self.show(plan, "\n".join(lines))
+        else:
+            remove_orphans(self.target / TEMPORARY)
         return self.dry_run
 
     def done(self, written: Sequence[Path], what: str, following: str, **numbers: Any) -> None:
