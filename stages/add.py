@@ -1,0 +1,219 @@
+"""`spectran add`: propose a params block for the user's own tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.run import Run, command
+
+if TYPE_CHECKING:
+    from pipeline.config import Preprocess
+    from pipeline.data.raw import RawTables
+
+NONE = "none"
+
+STEPS = {
+    "core": 5,
+    "min_rating": None,
+    "require_title": True,
+    "repeats": "keep",
+    "keep_last": 50,
+    "ties": "source",
+    "ties_seed": 0,
+    "split": {"kind": "user_time", "train": 0.8, "valid": 0.1},
+    "short_users": "drop",
+}
+"""Proposed where params.yaml has no anchored `preprocess` to share."""
+
+
+def _column(what: str) -> Any:
+    return typer.Option(
+        help=f"Column of {what}; `{NONE}` when there is none.", show_default="guessed"
+    )
+
+
+@command(
+    "spectran add clicks.csv products.csv --name shop",
+    "spectran add log.parquet items.jsonl --name shop --user customer --time when --time-unit ms",
+    "spectran add log.csv items.csv --name shop --only --yes",
+)
+def add(
+    run: Run,
+    interactions: Annotated[
+        Path, typer.Argument(help="CSV, JSON lines or Parquet: one event a row.")
+    ],
+    items: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet: one item a row.")],
+    name: Annotated[str, typer.Option(help="Name of the data set: a-z, 0-9, _.")],
+    user: Annotated[str | None, _column("user ids")] = None,
+    item: Annotated[str | None, _column("item ids in the log")] = None,
+    time: Annotated[str | None, _column("times")] = None,
+    time_unit: Annotated[
+        str | None, typer.Option(help="s, ms, us, ns; `none` for dates.", show_default="guessed")
+    ] = None,
+    position: Annotated[str | None, _column("places in the history")] = None,
+    rating: Annotated[str | None, _column("ratings")] = None,
+    item_id: Annotated[str | None, _column("ids in the item table")] = None,
+    title: Annotated[str | None, _column("titles")] = None,
+    brand: Annotated[str | None, _column("brands")] = None,
+    categories: Annotated[str | None, _column("categories")] = None,
+    description: Annotated[str | None, _column("descriptions")] = None,
+    core: Annotated[
+        int | None,
+        typer.Option(min=1, help="Least events per user and item.", show_default="guessed"),
+    ] = None,
+    only: Annotated[
+        bool, typer.Option("--only", help="Put the grid on this data set alone.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
+) -> None:
+    """Propose the params block of your own tables, show five rows as they are read, and write it.
+
+    Columns are guessed by name and content; every guess has an option.
+    """
+    from pipeline.config import Source, build
+    from pipeline.data import propose, register
+    from pipeline.data.sources import table
+    from pipeline.errors import ConfigError
+
+    text = _check(run, name, interactions, items)
+    words = {"user": user, "item": item, "time": time, "position": position, "rating": rating}
+    words |= {"item_id": item_id, "title": title, "brand": brand}
+    words |= {"categories": categories, "description": description}
+    given = {role: _nothing(column) for role, column in words.items() if column is not None}
+    log = propose.sample(interactions)
+    columns = propose.guess(log, propose.sample(items), given)
+    unit = _nothing(time_unit)
+    if time_unit is None and columns.time is not None:
+        unit = propose.unit_of(log[columns.time])
+    files = {
+        "interactions": register.relative(interactions, run.base),
+        "items": register.relative(items, run.base),
+    }
+    source = build(
+        Source,
+        {
+            "format": "table",
+            "origin": {"kind": "local", "files": files},
+            "columns": columns.model_dump(),
+            "time_unit": unit,
+            "max_rejected_share": 0.01,
+        },
+        "add",
+    )
+    raw = table.read({"interactions": interactions, "items": items}, source)
+    shared = register.shared_preprocess(text)
+    preprocess, reasons = _preprocess(raw, core, None if shared is None else shared[1])
+    added = register.block(name, files, columns, unit, preprocess, shared)
+    changed = register.insert(text, name, added, only)
+    _still_valid(run, changed, name)
+    run.say(_preview(raw, added, reasons, "alone" if only else "too"))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("nothing was written: there is no terminal to ask in. Add --yes.")
+        if not typer.confirm(f"Write this to {run.params_path}?", err=True):
+            run.say("nothing was written")
+            return
+    _write(run, changed)
+    following = f"spectran download {name}"
+    run.show(
+        {"dataset": name, "written": str(run.params_path), "next": following},
+        f"wrote {run.params_path}. Next: {following}   (or everything: dvc repro)",
+    )
+
+
+def _nothing(word: str | None) -> str | None:
+    return None if word == NONE else word
+
+
+def _check(run: Run, name: str, *paths: Path) -> str:
+    """Return the text of params.yaml after checking the name and the paths."""
+    from pipeline.config import NAME
+    from pipeline.errors import ConfigError
+
+    if not NAME.fullmatch(name) or name == NONE:
+        raise ConfigError(
+            f"--name {name}: a name is small letters, digits and _, begins with a letter or digit, "
+            f"and is not `{NONE}`."
+        )
+    if name in run.params.datasets:
+        raise ConfigError(
+            f"--name {name}: params.yaml has a data set of that name. Take another, or edit "
+            f"datasets.{name} by hand."
+        )
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file. Name the interactions, then the items.")
+    return run.params_path.read_text(encoding="utf-8")
+
+
+def _preprocess(
+    raw: RawTables, core: int | None, shared: Mapping[str, Any] | None
+) -> tuple[Preprocess, list[str]]:
+    """Return the proposed steps and the reasons for what is not obvious."""
+    from pipeline.config import Preprocess, build
+    from pipeline.data.propose import core_for
+    from pipeline.errors import DataError
+
+    if not len(raw.interactions):
+        reasons = raw.rejected["reason"].unique().sort().to_list()
+        raise DataError(f"no row of the log could be read: {', '.join(reasons)}.")
+    values = dict(shared) if shared is not None else dict(STEPS)
+    why = []
+    if core is None:
+        core, reason = core_for(raw)
+        why.append(f"core {core}: {reason}")
+    values["core"] = core
+    untimed = raw.interactions["time"].null_count()
+    if untimed:
+        values["split"] = {"kind": "leave_one_out", "train": 1.0, "valid": 0.0}
+        why.append(
+            f"split leave_one_out: {untimed} of {len(raw.interactions)} events have no time, and "
+            f"the other splits compare times between users"
+        )
+    return build(Preprocess, values, "add"), why
+
+
+def _preview(raw: RawTables, added: str, reasons: list[str], grid: str) -> str:
+    """Return the block, five events as they are read, and the reasons."""
+    titles = raw.items.select("item", "title")
+    first = raw.interactions.head(5).join(titles, on="item", how="left", maintain_order="left")
+    lines = [f"{len(raw.interactions):,} events, {len(raw.items):,} items, read as:"]
+    for row in first.iter_rows(named=True):
+        shown = {key: value for key, value in row.items() if value is not None}
+        if "time" in shown:
+            moment = datetime.fromtimestamp(shown["time"], UTC)
+            shown["time"] = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+        lines.append("  " + "  ".join(f"{k}={str(v)[:60]}" for k, v in shown.items()))
+    if len(raw.rejected):
+        reason = raw.rejected["reason"][0]
+        lines.append(f"{len(raw.rejected)} of {raw.rows} rows cannot be read, e.g.: {reason}")
+    return "\n".join([*lines, *reasons, f"block for params.yaml (grid.dataset {grid}):", added])
+
+
+def _still_valid(run: Run, changed: str, name: str) -> None:
+    """Refuse to write a params.yaml that does not load, or whose other values would change."""
+    from pipeline.config import load
+    from pipeline.files import atomic
+
+    target = run.cache / "add" / f"{name}.yaml"
+    with atomic(target) as draft:
+        draft.write_text(changed, encoding="utf-8")
+    try:
+        after = load(target)
+    finally:
+        target.unlink()
+    before = run.params
+    others = {key: block for key, block in after.datasets.items() if key != name}
+    assert others == before.datasets and after.train == before.train
+
+
+def _write(run: Run, changed: str) -> None:
+    from pipeline.files import write_atomic
+
+    write_atomic(run.params_path, changed.encode(), run.cache / "add")
