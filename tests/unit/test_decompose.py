@@ -149,6 +149,13 @@ def test_of_equal_entries_the_first_is_positive() -> None:
     assert u[0, 0] > 0 > u[2, 0]
 
 
+def test_the_last_bit_does_not_decide_a_sign() -> None:
+    nearly = np.array([[0.5], [-0.5 - 1e-9], [0.5 + 2e-9]])
+    assert module._signs(nearly).tolist() == [1]
+    assert module._signs(-nearly).tolist() == [-1]
+    assert module._signs(np.array([[0.4], [-0.5]])).tolist() == [-1]
+
+
 def test_equal_rows_lower_the_number_of_components() -> None:
     x = np.repeat(language_like(4, 10), 5, axis=0)
     found = run(x)
