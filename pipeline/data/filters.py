@@ -159,7 +159,8 @@ def _order(keys: list[np.ndarray]) -> np.ndarray:
             return order
         packed <<= width
         packed |= (key - low).astype(np.int64, copy=False)
-    return np.argsort(packed, kind="stable")
+    sorted_rows: np.ndarray = np.argsort(packed, kind="stable")
+    return sorted_rows
 
 
 def _hashes(seed: int, user: np.ndarray, size: int) -> np.ndarray:

@@ -134,9 +134,11 @@ def _filled(values: pl.Series) -> pl.Series:
 
 def _overlap(frame: pl.DataFrame, ids: pl.Series) -> str | None:
     """Return the column whose values are ids most often, when half of them are."""
+    known = set(ids.drop_nulls().to_list())
     shares = {
-        c: float(frame[c].is_in(ids.drop_nulls().implode()).mean() or 0) for c in frame.columns
-    }  # type: ignore[arg-type]
+        column: sum(value in known for value in frame[column]) / max(len(frame), 1)
+        for column in frame.columns
+    }
     best = max(shares, key=lambda column: shares[column])
     return best if shares[best] >= 0.5 else None
 

@@ -86,33 +86,31 @@ def identifiers(sieve: Sieve, role: str) -> None:
     sieve.reject(blank | column.str.contains(r"^\s+$"), f"no {role}")
 
 
-def numbers(sieve: Sieve, role: str, kind: type[pl.DataType]) -> None:
-    """Numbers, null where empty or NaN; whole ones when kind is Int64."""
+def numbers(sieve: Sieve, role: str, kind: type[pl.DataType], *, floor: bool = False) -> None:
+    """Numbers, null where empty or NaN.
+
+    kind: Int64 or Float64. floor: round fractions down instead of setting the row aside.
+    """
     found = sieve.frame[role].dtype
     column = pl.col(role)
+    if found == pl.Int64 and kind == pl.Int64:
+        return
     if found == pl.String:
         sieve.replace(role, column.str.strip_chars().replace("", None))
-    elif not (found.is_numeric() or found == pl.Null):
+    elif found.is_float():
+        sieve.replace(role, column.fill_nan(None))
+    elif not (found.is_integer() or found == pl.Null):
         raise sieve.refuse(role, "numbers")
-    parsed = column.cast(pl.Float64, strict=False) if found == pl.String else column
-    if found == pl.String and kind == pl.Int64:
-        whole = column.cast(pl.Int64, strict=False)
-        parsed = pl.coalesce(whole, _whole(parsed))
-    elif found.is_float() or (found == pl.String and kind == pl.Float64):
-        parsed = parsed.fill_nan(None)
-        parsed = _whole(parsed) if kind == pl.Int64 else parsed
-    empty = column.is_null() if not found.is_float() else column.is_null() | column.is_nan()
-    parsed = parsed.cast(kind, strict=False)
-    sieve.reject(
-        parsed.is_null() & ~empty, f"{role} is not a {'whole ' * (kind == pl.Int64)}number"
-    )
-    if kind == pl.Float64:
-        sieve.reject(parsed.is_infinite(), f"{role} is not a number")
+    rough = column.cast(pl.Float64, strict=False)
+    parsed = pl.when(rough.is_finite()).then(rough)
+    if kind == pl.Int64:
+        whole = rough.floor() if floor else pl.when(rough == rough.floor()).then(rough)
+        # Directly where possible: Float64 is too coarse for nanoseconds.
+        exact = [] if found.is_float() else [column.cast(pl.Int64, strict=False)]
+        parsed = pl.coalesce([*exact, whole.cast(pl.Int64, strict=False)])
+    what = "number" if kind == pl.Float64 or floor else "whole number"
+    sieve.reject(parsed.is_null() & column.is_not_null(), f"{role} is not a {what}")
     sieve.replace(role, parsed)
-
-
-def _whole(values: pl.Expr) -> pl.Expr:
-    return pl.when(values == values.floor()).then(values.cast(pl.Int64, strict=False))
 
 
 def strings(sieve: Sieve, role: str) -> None:
@@ -169,12 +167,11 @@ def _epoch(sieve: Sieve, unit: str | None) -> None:
             f"params.yaml: source.time_unit: null, but {sieve.columns['time']} in {sieve.file} "
             f"holds numbers. Allowed: s, ms, us, ns."
         )
-    whole = sieve.frame["time"].dtype.is_integer()
-    numbers(sieve, "time", pl.Int64 if whole else pl.Float64)
+    numbers(sieve, "time", pl.Int64, floor=True)
     sieve.reject(column < 0, "negative time")
     _check_unit(sieve, unit)
-    scaled = column if unit == "s" else column.floordiv(PER_SECOND[unit])
-    sieve.replace("time", scaled.floor().cast(pl.Int64) if not whole else scaled.cast(pl.Int64))
+    if unit != "s":
+        sieve.replace("time", column.floordiv(PER_SECOND[unit]))
     sieve.reject(column > LATEST, "time after 2100")
 
 
