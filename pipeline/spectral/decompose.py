@@ -44,10 +44,11 @@ class Directions:
     total: np.ndarray
     count: int = 0
 
-    def add(self, unit: np.ndarray, nonzero: int) -> None:
-        """Add [n, H] float64 unit rows, of which the others are zero."""
-        self.total += unit.sum(axis=0)
-        self.count += nonzero
+    def add(self, x: np.ndarray, squares: np.ndarray) -> None:
+        """Add the directions of [n, H] float64 rows with these squared norms, [n]."""
+        present = squares > 0
+        self.total += np.divide(1, np.sqrt(squares), where=present, out=np.zeros(len(x))) @ x
+        self.count += int(present.sum())
 
     def mean_cosine(self) -> float | None:
         """Mean over pairs of different non-zero rows; None with fewer than two."""
@@ -101,23 +102,30 @@ def decompose(
 def project(
     rows: Rows, bases: Sequence[Basis], advance: Advance = lambda n: None
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yield (first item - 1, U of these items per view, [n, R] float32) in one more pass."""
+    """Yield (first item - 1, U of these items per view, [n, R] float32) in one more pass.
+
+    The arrays are used again for the next items.
+    """
     if all(basis.u is not None for basis in bases):
         yield 0, [basis.u for basis in bases if basis.u is not None]
         advance(bases[0].num_items)
         return
     scaled = [np.asarray(basis.v / basis.s, np.float32) for basis in bases]
-    for start, x in _chunks(rows):
-        parts = []
-        for basis, weights in zip(bases, scaled, strict=True):
+    step, width = _step(rows), rows.shape[1]
+    work, single = np.empty((step, width)), np.empty((step, width), np.float32)
+    left = [np.empty((step, weights.shape[1]), np.float32) for weights in scaled]
+    for start, x, squares in _chunks(rows):
+        n = len(x)
+        for basis, weights, out in zip(bases, scaled, left, strict=True):
             if basis.view == "unit":
-                part = _unit(x)[0]
+                part = _unit(x, squares, work[:n])
             else:
-                part = x - basis.mean
-                basis.directions.add(*_unit(part))
-            parts.append(part.astype(np.float32) @ weights)
-        yield start, parts
-        advance(len(x))
+                part = np.subtract(x, basis.mean, out=work[:n])
+                basis.directions.add(part, np.einsum("ij,ij->i", part, part))
+            single[:n] = part
+            np.matmul(single[:n], weights, out=out[:n])
+        yield start, [out[:n] for out in left]
+        advance(n)
 
 
 # ---------------------------------------------------------------- N >= H
@@ -133,13 +141,13 @@ def _by_dimensions(
     grams = {view: np.zeros((width, width), order="F") for view in views}
     directions = {view: Directions(np.zeros(width)) for view in views}
     energy, shift, total = 0.0, np.zeros(width), np.zeros(width)
-    for start, x in _chunks(rows):
-        energy += float(np.einsum("ij,ij->", x, x))
+    work = np.empty((_step(rows), width))
+    for start, x, squares in _chunks(rows):
+        energy += float(squares.sum())
         if "unit" in grams:
-            unit, nonzero = _unit(x)
-            directions["unit"].add(unit, nonzero)
+            directions["unit"].add(x, squares)
+            unit = _unit(x, squares, work[: len(x)])
             dsyrk(1.0, unit.T, beta=1.0, c=grams["unit"], overwrite_c=1)
-            del unit
         if "centred" in grams:
             if start == 0:
                 # G - N mu mu^T cancels where the mean is large; near the mean it does not. Rounded
@@ -149,6 +157,7 @@ def _by_dimensions(
             total += x.sum(axis=0)
             dsyrk(1.0, x.T, beta=1.0, c=grams["centred"], overwrite_c=1)
         advance(len(x))
+    del work
     bases = []
     for view in views:
         gram, mean = grams.pop(view), np.zeros(width)
@@ -175,10 +184,11 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
 
     num_items, width = rows.shape[0] - PADDING, rows.shape[1]
     raw = np.empty((num_items, width))  # at most the size of the Gram matrix it replaces
-    for start, x in _chunks(rows):
+    for start, x, _ in _chunks(rows):
         raw[start : start + len(x)] = x
         advance(len(x))
-    energy = float(np.einsum("ij,ij->", raw, raw))
+    squares = np.einsum("ij,ij->i", raw, raw)
+    energy = float(squares.sum())
     bases = []
     for view in views:
         mean = np.zeros(width)
@@ -187,18 +197,16 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
             rest = raw - shift
             offset = rest.mean(axis=0)
             matrix, mean = rest - offset, shift + offset
-            unit, nonzero = _unit(matrix)
         else:
-            unit, nonzero = _unit(raw)
-            matrix = unit
+            matrix = _unit(raw, squares, np.empty_like(raw))
         directions = Directions(np.zeros(width))
-        directions.add(unit, nonzero)
+        directions.add(matrix, np.einsum("ij,ij->i", matrix, matrix))
         values, vectors = _eigh(dsyrk(1.0, matrix.T, trans=1))
         s, kept, spread = _singular(values, cutoff, view, energy, num_items)
         u = vectors[:, ::-1][:, :kept]
         v = matrix.T @ u / s
         signs = _signs(v)
-        zero = num_items - nonzero if view == "unit" else 0
+        zero = num_items - directions.count if view == "unit" else 0
         left = np.ascontiguousarray(u * signs, np.float32)
         bases.append(Basis(view, num_items, mean, s, v * signs, spread, directions, zero, left))
     return bases
@@ -207,22 +215,34 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
 # ---------------------------------------------------------------- parts
 
 
-def _chunks(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first item - 1, [n, H] float64); the caller may overwrite the array."""
-    step = max(1, CHUNK_BYTES // (rows.shape[1] * 4))
-    for first, chunk in rows.chunks(step, PADDING):
-        x = chunk.astype(np.float64)
-        if not np.isfinite(np.einsum("ij,ij->", x, x)):
-            row = first + int(np.flatnonzero(~np.isfinite(chunk).all(axis=1))[0])
+def _step(rows: Rows) -> int:
+    """Return the rows of a chunk."""
+    num_items, width = rows.shape[0] - PADDING, rows.shape[1]
+    return max(1, min(num_items, CHUNK_BYTES // (width * 4)))
+
+
+def _chunks(rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield (first item - 1, x [n, H] float64, squared norms [n]).
+
+    The caller may overwrite x, which is used again: fresh pages for every chunk cost seconds.
+    """
+    buffer = np.empty((_step(rows), rows.shape[1]))
+    for first, chunk in rows.chunks(len(buffer), PADDING):
+        x = buffer[: len(chunk)]
+        x[:] = chunk
+        squares = np.einsum("ij,ij->i", x, x)
+        if not np.isfinite(squares).all():  # squares of float32 cannot overflow float64
+            row = first + int(np.flatnonzero(~np.isfinite(squares))[0])
             raise rows.fail(f"holds NaN or infinity in row {row}.")
-        yield first - PADDING, x
+        yield first - PADDING, x, squares
 
 
-def _unit(x: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the rows divided by their norms, and how many have one; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", x, x))
-    present = norms > 0
-    return x / np.where(present, norms, 1.0)[:, None], int(present.sum())
+def _unit(x: np.ndarray, squares: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write the rows divided by their norms to `out`; zero rows stay zero."""
+    norms = np.sqrt(squares)
+    norms[norms == 0] = 1
+    np.divide(x, norms[:, None], out=out)
+    return out
 
 
 def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

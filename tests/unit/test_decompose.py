@@ -39,7 +39,7 @@ def run(
     with TemporaryDirectory() as folder:
         rows = stored(Path(folder), x)
         bases = decompose(rows, views, cutoff)
-        parts = [part for _, part in project(rows, bases)]
+        parts = [[u.copy() for u in part] for _, part in project(rows, bases)]
     return {b.view: (b, np.vstack(u)) for b, u in zip(bases, zip(*parts, strict=True), strict=True)}
 
 

@@ -48,14 +48,14 @@ def test_mean_cosine_equals_the_mean_over_all_pairs() -> None:
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosines = unit @ unit.T
     directions = Directions(np.zeros(4))
-    directions.add(unit[:2], 2)
-    directions.add(np.vstack([unit[2:], np.zeros((1, 4))]), 4)  # a zero row has no direction
+    for rows in (x[:2], np.vstack([x[2:], np.zeros((1, 4))])):  # a zero row has no direction
+        directions.add(rows, np.square(rows).sum(axis=1))
     assert directions.mean_cosine() == pytest.approx(cosines[~np.eye(6, dtype=bool)].mean())
 
 
 def test_one_direction_has_no_mean_cosine() -> None:
     directions = Directions(np.zeros(2))
-    directions.add(np.array([[1.0, 0]]), 1)
+    directions.add(np.array([[2.0, 0]]), np.array([4.0]))
     assert directions.mean_cosine() is None
 
 
