@@ -171,7 +171,8 @@ class Experiment:
         """What the results depend on, but for the seed."""
         return {
             "cell": dict(self.cell),
-            "train": self.train.model_dump(mode="json", exclude={"seeds"}),
+            # Untrained cells do not re-run when `train` changes, so their bytes must not name it.
+            "train": self.train.model_dump(mode="json", exclude={"seeds"}) if self.trained else None,
             "method": self.method.model_dump(mode="json"),
             "backbone": self.backbone.model_dump(mode="json"),
             "inputs": {name: sha256_file(path) for name, path in self.inputs.paths().items()},
