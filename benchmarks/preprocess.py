@@ -70,7 +70,7 @@ def generate(folder: Path, rows: int, seed: int = 0) -> None:
     """Write interactions.parquet, items.parquet and params.yaml below `folder`."""
     rng = np.random.default_rng(seed)
     num_users, num_items = rows // 5, max(rows // 25, 10)
-    activity = rng.pareto(1.1, num_users) + 0.4
+    activity = rng.pareto(1.6, num_users) + 0.3
     users = rng.choice(num_users, rows, p=activity / activity.sum()).astype(np.int32)
     weight = 1.0 / np.arange(1, num_items + 1) ** 0.9
     items = rng.choice(num_items, rows, p=weight / weight.sum()).astype(np.int32)
@@ -91,8 +91,7 @@ def generate(folder: Path, rows: int, seed: int = 0) -> None:
             writer.write_table(pa.table(columns, schema=schema))
     titled = rng.random(num_items) > 0.005
     titles = [
-        f"Product {n} of kind {n % 997}" if has else None
-        for n, has in enumerate(titled.tolist())
+        f"Product {n} of kind {n % 997}" if has else None for n, has in enumerate(titled.tolist())
     ]
     pq.write_table(pa.table({"item_id": item_names, "title": titles}), folder / "items.parquet")
 
@@ -108,16 +107,19 @@ def full_params(folder: Path) -> None:
     (folder / "revisions.yaml").write_text(text)
 
 
-def spectran(folder: Path, *words: str) -> tuple[float, float]:
-    """Run one command in `folder`; return seconds and peak resident bytes."""
+def spectran(folder: Path, *words: str) -> tuple[float, float, float]:
+    """Run one command in `folder`; return seconds, CPU seconds and peak resident bytes."""
     program = [sys.executable, "-m", "stages.cli", *words]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.resolve())}
     started = time.monotonic()
     child = subprocess.Popen(program, cwd=folder, env=environment)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
-        raise SystemExit(f"{' '.join(words)} failed with status {os.waitstatus_to_exitcode(status)}")
-    return time.monotonic() - started, usage.ru_maxrss * 1024
+        raise SystemExit(
+            f"{' '.join(words)} failed with status {os.waitstatus_to_exitcode(status)}"
+        )
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.monotonic() - started, cpu, usage.ru_maxrss * 1024
 
 
 def main() -> None:
@@ -135,14 +137,14 @@ def main() -> None:
         spectran(folder, "download", "big", "--quiet")
         for _ in range(options.repeat):
             load = os.getloadavg()[0]
-            seconds, peak = spectran(folder, "preprocess", "big")
+            seconds, cpu, peak = spectran(folder, "preprocess", "big")
             stats = json.loads((folder / "artifacts/data/big/stats.json").read_text())
             steps = stats["steps"]
             first, last = steps[0]["interactions"], steps[-1]["interactions"]
             rounds = sum(step.get("rounds", 0) for step in steps)
             print(
                 f"rows={first} kept={last} removed={1 - last / first:.1%} rounds={rounds} "
-                f"seconds={seconds:.1f} peak_gb={peak / 1e9:.2f} load_before={load:.1f} "
+                f"seconds={seconds:.1f} cpu_seconds={cpu:.1f} peak_gb={peak / 1e9:.2f} load_before={load:.1f} "
                 f"cores={len(os.sched_getaffinity(0))}"
             )
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

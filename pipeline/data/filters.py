@@ -127,8 +127,9 @@ def repeats(events: Events, rule: Literal["keep", "first", "last"]) -> np.ndarra
 
 def last_events(user: np.ndarray, limit: int) -> np.ndarray:
     """Return [E] bool: the last `limit` events of every user. Needs events sorted by user."""
-    ends = np.cumsum(np.bincount(user))
-    return np.arange(len(user)) >= ends[user] - limit
+    first = np.cumsum(np.bincount(user)) - limit
+    kept: np.ndarray = np.arange(len(user), dtype=np.int32) >= first.astype(np.int32)[user]
+    return kept
 
 
 def collision_rate(user: np.ndarray, time: np.ndarray) -> float:

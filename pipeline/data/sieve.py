@@ -102,7 +102,7 @@ def numbers(sieve: Sieve, role: str, kind: type[pl.DataType], *, floor: bool = F
     elif not (found.is_integer() or found == pl.Null):
         raise sieve.refuse(role, "numbers")
     rough = column.cast(pl.Float64, strict=False)
-    parsed = pl.when(rough.is_finite()).then(rough)
+    parsed: pl.Expr = pl.when(rough.is_finite()).then(rough)
     if kind == pl.Int64:
         whole = rough.floor() if floor else pl.when(rough == rough.floor()).then(rough)
         # Directly where possible: Float64 is too coarse for nanoseconds.

@@ -1,0 +1,165 @@
+"""`spectran add`: guesses, the block it writes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from pipeline import config
+from pipeline.data.propose import guess, sample
+from pipeline.errors import ConfigError
+from stages.cli import build
+
+T0 = 1_600_000_000
+
+
+class Shop:
+    """A folder with params.yaml and a small log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.params = folder / "params.yaml"
+        self.params.write_text(Path("params.yaml").read_text())
+        self.before = self.params.read_text()
+        rows = [f"u{n % 6},{n % 5},{T0 + n}000,{n % 5 + 1}" for n in range(60)]
+        self.write("log.csv", "\n".join(["customer,asin,when,stars", *rows]))
+        self.write("items.csv", "id,label\n" + "".join(f"{n},Tool number {n}\n" for n in range(5)))
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def add(self, *options: str, name: str = "shop", log: str = "log.csv") -> Result:
+        files = [str(self.folder / log), str(self.folder / "items.csv")]
+        words = ["add", *files, "--name", name, "--params", str(self.params), *options]
+        return CliRunner().invoke(build(), words)
+
+    def block(self, name: str = "shop") -> dict[str, Any]:
+        found: dict[str, Any] = yaml.safe_load(self.params.read_text())["datasets"][name]
+        return found
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.delenv("SPECTRAN_CACHE", raising=False)
+    return Shop(tmp_path)
+
+
+def test_block_is_guessed_shown_and_written(shop: Shop) -> None:
+    result = shop.add("--yes")
+    assert result.exit_code == 0, result.output
+    source = shop.block()["source"]
+    assert source["columns"] == {
+        "user": "customer", "item": "asin", "time": "when", "position": None, "rating": "stars",
+        "item_id": "id", "title": "label", "brand": None, "categories": None, "description": None,
+    }  # fmt: skip
+    assert source["time_unit"] == "ms"
+    assert source["origin"]["files"] == {"interactions": "log.csv", "items": "items.csv"}
+    assert result.output.count("user=u") == 5
+    assert "time=2020-09-13 12:26:40 UTC" in result.output
+    assert "Next: spectran download shop" in result.output
+    params = config.load(shop.params)
+    assert params.grid.dataset == ["demo", "shop"]
+    assert params.dataset("shop").preprocess == params.dataset("demo").preprocess
+
+
+def test_only_added_lines_differ_and_shared_values_are_an_alias(shop: Shop) -> None:
+    shop.add("--yes")
+    after = shop.params.read_text().splitlines()
+    lost = [line for line in shop.before.splitlines() if line not in after]
+    assert lost == ["  dataset: [demo]"]
+    assert after.count("    preprocess: *amazon") == shop.before.count("preprocess: *amazon") + 1
+
+
+def test_only_puts_the_grid_on_this_data_set_alone(shop: Shop) -> None:
+    shop.add("--yes", "--only")
+    assert config.load(shop.params).grid.dataset == ["shop"]
+
+
+def test_block_list_and_missing_final_newline_are_kept(shop: Shop) -> None:
+    text = shop.before.replace("  dataset: [demo]", "  dataset:\n    - demo # the demo").rstrip(
+        "\n"
+    )
+    shop.params.write_text(text)
+    assert shop.add("--yes").exit_code == 0
+    assert config.load(shop.params).grid.dataset == ["demo", "shop"]
+
+
+def test_order_only_log_is_split_leave_one_out_and_says_why(shop: Shop) -> None:
+    rows = [f"u{n % 6},{n % 5},,{n // 6}" for n in range(60)]
+    shop.write("log.csv", "\n".join(["user,item,timestamp,position", *rows]))
+    result = shop.add("--yes")
+    assert "split leave_one_out: 60 of 60 events have no time" in result.output
+    block = shop.block()
+    assert block["source"]["columns"]["time"] is None and block["source"]["time_unit"] is None
+    assert block["preprocess"]["split"] == {"kind": "leave_one_out", "train": 1.0, "valid": 0.0}
+    assert block["preprocess"]["keep_last"] == 13  # still merged from the shared block
+
+
+def test_tiny_data_get_a_smaller_core(shop: Shop) -> None:
+    rows = [f"u{n % 9},{n % 5},{T0 + n},1" for n in range(27)]  # three events per user
+    shop.write("log.csv", "\n".join(["user,item,time,rating", *rows]))
+    result = shop.add("--yes")
+    assert "core 3: core 3 keeps 100% of the events" in result.output
+    assert shop.block()["preprocess"]["core"] == 3
+
+
+def test_options_override_guesses(shop: Shop) -> None:
+    result = shop.add(
+        "--yes", "--rating", "none", "--time-unit", "ms", "--core", "4", "--user", "asin"
+    )
+    assert result.exit_code == 0, result.output
+    columns = shop.block()["source"]["columns"]
+    assert (columns["rating"], columns["user"]) == (None, "asin")
+    assert shop.block()["preprocess"]["core"] == 4
+
+
+def test_without_a_terminal_the_block_is_printed_and_nothing_written(shop: Shop) -> None:
+    result = shop.add()
+    assert result.exit_code == 2
+    assert "preprocess: *amazon" in result.output and "Add --yes" in result.output
+    assert shop.params.read_text() == shop.before
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "message"),
+    [
+        ((), "My Shop", "a name is small letters, digits and _"),
+        ((), "none", "and is not `none`"),
+        ((), "demo", "has a data set of that name"),
+        (("--user", "custmer"), "shop", "--user custmer: no such column. Did you mean customer?"),
+        (("--time-unit", "min"), "shop", "time_unit"),
+        (("--time-unit", "s"), "shop", "after the year 2100"),
+    ],
+)
+def test_wrong_words_are_refused(
+    shop: Shop, options: tuple[str, ...], name: str, message: str
+) -> None:
+    result = shop.add("--yes", *options, name=name)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert shop.params.read_text() == shop.before
+
+
+def test_missing_file_is_refused(shop: Shop) -> None:
+    result = shop.add("--yes", log="nowhere.csv")
+    assert result.exit_code == 2 and "nowhere.csv: no such file" in result.output
+
+
+def test_item_column_is_found_by_its_values(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(f"user,bought,time\n1,x9,{T0}\n2,x8,{T0}\n")
+    (tmp_path / "items.csv").write_text("id,name\nx9,Red hammer\nx8,Blue saw\n")
+    columns = guess(sample(tmp_path / "log.csv"), sample(tmp_path / "items.csv"), {})
+    assert (columns.item, columns.item_id, columns.title) == ("bought", "id", "name")
+
+
+def test_column_that_cannot_be_told_names_its_option(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(f"who,item,time\n1,x9,{T0}\n")
+    (tmp_path / "items.csv").write_text("id,name\nx9,Red hammer\n")
+    with pytest.raises(
+        ConfigError, match=r"which column is the user: found who, item, time. .*--user"
+    ):
+        guess(sample(tmp_path / "log.csv"), sample(tmp_path / "items.csv"), {})
