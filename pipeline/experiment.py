@@ -169,10 +169,11 @@ class Experiment:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the results depend on, but for the seed."""
+        train = self.train.model_dump(mode="json", exclude={"seeds"})
         return {
             "cell": dict(self.cell),
             # Untrained cells do not re-run when `train` changes, so their bytes must not name it.
-            "train": self.train.model_dump(mode="json", exclude={"seeds"}) if self.trained else None,
+            "train": train if self.trained else None,
             "method": self.method.model_dump(mode="json"),
             "backbone": self.backbone.model_dump(mode="json"),
             "inputs": {name: sha256_file(path) for name, path in self.inputs.paths().items()},
