@@ -18,6 +18,9 @@ from pipeline.files import TEMPORARY
 REPORT = "report"
 """Folder of the report: for people, read by no stage."""
 
+PICTURE = "spectrum.svg"
+"""Drawn beside the spectrum, for people; dvc.lock knows its hash."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -30,11 +33,11 @@ class Found:
 
 
 def files(root: Path) -> Iterator[Found]:
-    """Yield every file below the root in sorted order, but for temporary ones and the report."""
+    """Yield every file in sorted order, but for temporary ones and those for people."""
     patterns = [(artifact, _pattern(artifact.template)) for artifact in artifacts.ALL]
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
-        if inside.parts[0] in (TEMPORARY, REPORT) or not path.is_file():
+        if inside.parts[0] in (TEMPORARY, REPORT) or path.name == PICTURE or not path.is_file():
             continue
         for artifact, pattern in patterns:
             if match := pattern.fullmatch(inside.as_posix()):
