@@ -2,9 +2,8 @@
 
 Source: Zhang et al. 2025 (LLMInit); the principal-coordinate form is AlphaFuse's re-implementation
 (Hugo-Chinn/AlphaFuse, models/embedding.py).
-Differs: one scalar brings the coordinates to the spread `std`, so their relative sizes stay (the
-re-implementation brings every column to variance one); the original selects raw dimensions by
-variance.
+Differs: the original selects raw dimensions by variance; the spread of the start is a setting (the
+re-implementation's columns have variance one).
 """
 
 from __future__ import annotations
@@ -24,11 +23,15 @@ class Config(MethodConfig):
 
     std: float = Field(gt=0)
     """Standard deviation of the initial table's entries."""
+    standardize: bool
+    """Bring every column to that spread; false keeps the columns' relative sizes."""
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
     width = parts.train.width
-    rows = torch.from_numpy(leading(inputs.spectrum("centred"), width, standardize=False))
+    rows = torch.from_numpy(
+        leading(inputs.spectrum("centred"), width, standardize=config.standardize)
+    )
     rows = rows * (config.std / rows.std())
     return single(IdTable(len(inputs.catalog), width, parts.train.item_std, rows), parts)
