@@ -144,7 +144,8 @@ def main() -> None:
             rounds = sum(step.get("rounds", 0) for step in steps)
             print(
                 f"rows={first} kept={last} removed={1 - last / first:.1%} rounds={rounds} "
-                f"seconds={seconds:.1f} cpu_seconds={cpu:.1f} peak_gb={peak / 1e9:.2f} load_before={load:.1f} "
+                f"seconds={seconds:.1f} cpu_seconds={cpu:.1f} "
+                f"peak_gb={peak / 1e9:.2f} load_before={load:.1f} "
                 f"cores={len(os.sched_getaffinity(0))}"
             )
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

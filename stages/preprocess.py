@@ -33,8 +33,7 @@ def preprocess(
     outputs = [a.path(run.target, **cell) for a in (artifacts.ITEMS, artifacts.SEQUENCES)]
     outputs.append(artifacts.DATA_STATS.path(run.target, **cell))
     bytes_in = sum(path.stat().st_size for path in files.values())
-    # Text ids of a log stay in memory once, everything else as numbers: measured 6 to 8 times the
-    # bytes of a Parquet file.
+    # Text ids of a log stay in memory until they are codes: measured 6 times the Parquet bytes.
     if run.plan(
         reads=[artifacts.RAW.path(run.root, **cell), *files.values()],
         writes=outputs,

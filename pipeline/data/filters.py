@@ -1,7 +1,7 @@
 """Filters and order of interactions, on integer codes.
 
-Raw ids become int32 codes by ascending raw id once; everything after that is arithmetic on codes,
-so 20 million events fit in little memory.
+Raw ids become int32 codes once; everything after that is arithmetic on codes, so 20 million events
+fit in little memory. What the filters leave is renumbered by ascending raw id.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from pipeline.randomness import derive
 
@@ -23,9 +24,9 @@ class Events:
     """Interactions as arrays of equal length E, in file order unless said otherwise."""
 
     user: np.ndarray
-    """[E] int32 code, ascending with the raw id."""
+    """[E] int32 code."""
     item: np.ndarray
-    """[E] int32 code, ascending with the raw id."""
+    """[E] int32 code."""
     time: np.ndarray
     """[E] int64 seconds, or NO_TIME."""
     position: np.ndarray | None
@@ -41,61 +42,82 @@ class Events:
 
 
 def encode(ids: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Return [E] int32 codes and the distinct ids in ascending byte order, so that code = rank.
+    """Return [E] int32 codes by first appearance, and the id of every code.
 
-    ids: String without nulls. Rows are matched by a 64-bit hash, which is 2.5 times faster than by
-    text, and then compared with the id they were matched to.
+    ids: String without nulls. Rows are matched by a 64-bit hash, much faster than by text, and
+    then compared with the id they were matched to.
     """
-    codes, distinct = _match(ids, ids.hash())
+    codes, distinct = _match(ids, ids.hash().rechunk().to_arrow())
     if not (distinct.gather(codes) == ids).all():  # two ids with one hash: match by text
-        codes, distinct = _match(ids, ids)
-    order = distinct.arg_sort().to_numpy()
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    return rank[codes], distinct.gather(order)
+        codes, distinct = _match(ids, ids.rechunk().to_arrow().cast(pa.large_string()))
+    return codes, distinct
 
 
-def _match(ids: pl.Series, keys: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Return [E] int32 codes of equal keys, in any order, and an id for every code."""
-    distinct = keys.unique()
-    ranks = pl.DataFrame({"key": distinct, "code": np.arange(len(distinct), dtype=np.int32)})
-    matched = pl.DataFrame({"key": keys}).join(ranks, on="key", how="left", maintain_order="left")
-    codes = matched["code"].to_numpy()
-    example = np.empty(len(distinct), np.int64)
-    example[codes] = np.arange(len(codes))
-    return codes, ids.gather(example)
+def _match(ids: pl.Series, keys: pa.Array) -> tuple[np.ndarray, pl.Series]:
+    """Return [E] int32 codes of equal keys by first appearance, and an id for every code."""
+    found = keys.dictionary_encode()
+    codes = found.indices.to_numpy()
+    row = np.empty(len(found.dictionary), np.int32)
+    row[codes] = np.arange(len(codes), dtype=np.int32)
+    return codes, ids.gather(row)
+
+
+def ranked(codes: np.ndarray, ids: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Renumber the codes that occur by ascending id (byte order); return them and their ids.
+
+    Done after the filters, because most of a log's ids may be gone by then.
+    """
+    present = np.flatnonzero(occurring(codes, len(ids)))
+    left = ids.gather(present)
+    order = left.arg_sort().to_numpy()
+    rank = np.empty(len(ids), np.int32)
+    rank[present[order]] = np.arange(len(order), dtype=np.int32)
+    return rank[codes], left.gather(order)
+
+
+def occurring(codes: np.ndarray, size: int) -> np.ndarray:
+    """Return [size] bool: the codes that occur."""
+    found = np.zeros(size, bool)
+    found[codes] = True
+    return found
 
 
 def k_core(user: np.ndarray, item: np.ndarray, core: int) -> tuple[np.ndarray, int]:
     """Return ([E] bool, rounds): the largest set whose users and items all have `core` events.
 
-    A round drops every user and item that is short when the round begins; the last look, which
+    A round drops every short user and then every item that is short by now; the last look, which
     finds none, is not counted. The result does not depend on the order of the drops.
     """
     kept = np.ones(len(user), bool)
     if core == 1 or not len(user):
         return kept, 0
     rows = np.arange(len(user), dtype=np.int32)
-    users, items = np.bincount(user), np.bincount(item)
+    codes = [user.astype(np.intp), item.astype(np.intp)]  # numpy looks up int32 three times slower
+    left = [np.bincount(column) for column in codes]
     rounds = 0
     while True:
-        gone = (users < core)[user]
-        gone |= (items < core)[item]
-        if not gone.any():
+        dropped = False
+        for side in (0, 1):
+            short = (left[side] > 0) & (left[side] < core)
+            if not short.any():
+                continue
+            dropped = True
+            gone = short[codes[side]]
+            for other in (0, 1):
+                left[other] -= np.bincount(codes[other][gone], minlength=len(left[other]))
+            kept[rows[gone]] = False
+            stay = ~gone
+            rows, codes = rows[stay], [column[stay] for column in codes]
+        if not dropped:
             return kept, rounds
         rounds += 1
-        users -= np.bincount(user[gone], minlength=len(users))
-        items -= np.bincount(item[gone], minlength=len(items))
-        kept[rows[gone]] = False
-        stay = ~gone
-        rows, user, item = rows[stay], user[stay], item[stay]
 
 
 def chronological(events: Events, shuffle_seed: int | None) -> np.ndarray:
     """Return [E] int: the permutation that sorts by user, time, position, file order.
 
     A user with any event of unknown time is ordered by position alone. With `shuffle_seed`, events
-    of one user at one time are ordered by a hash of seed, user and row instead of position.
+    of one user at one time are ordered by a hash of seed and row instead of position.
     """
     time = events.time
     unknown = time == NO_TIME
@@ -105,7 +127,7 @@ def chronological(events: Events, shuffle_seed: int | None) -> np.ndarray:
         unknown = partly[events.user]
     keys = [events.user, time]
     if shuffle_seed is not None:
-        drawn = _hashes(derive(shuffle_seed, "ties"), events.user, len(events))
+        drawn = _hashes(derive(shuffle_seed, "ties"), len(events))
         keys.append(np.where(unknown, 0, drawn))
         if events.position is not None:
             keys.append(np.where(unknown, events.position, 0))
@@ -164,11 +186,10 @@ def _order(keys: list[np.ndarray]) -> np.ndarray:
     return sorted_rows
 
 
-def _hashes(seed: int, user: np.ndarray, size: int) -> np.ndarray:
-    """Return [E] int64, non-negative: splitmix64 of seed, user and row; equal on every machine."""
+def _hashes(seed: int, size: int) -> np.ndarray:
+    """Return [E] int64, non-negative: splitmix64 of seed and row; equal on every machine."""
     with np.errstate(over="ignore"):
-        state = user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        state += np.arange(size, dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03) + np.uint64(seed)
+        state = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)

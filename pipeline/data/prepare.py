@@ -6,7 +6,8 @@ catalogue is fixed, `keep_last` cuts the histories, and the split is drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ class Interned:
     rating: np.ndarray | None
     """[E] float64, NaN where there is none; None when no filter asks for it."""
     users: pl.Series
-    """Raw ids by code, ascending."""
+    """Raw ids by code."""
     items: pl.Series
-    """Raw ids by code, ascending."""
+    """Raw ids by code."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ def intern(owned: list[pl.DataFrame], with_rating: bool) -> Interned:
     position = None
     if frame["position"].null_count() < len(frame):
         position = frame["position"].fill_null(0).to_numpy()
-    frame = frame.select("user", "item")
-    user, users = filters.encode(frame["user"])
-    frame = frame.drop("user")
-    item, items = filters.encode(frame["item"])
+    columns = [frame["user"], frame["item"]]
+    del frame
+    with ThreadPoolExecutor(2) as pool:  # the work runs outside the interpreter lock
+        (user, users), (item, items) = pool.map(filters.encode, columns)
     return Interned(Events(user, item, time, position), rating, users, items)
 
 
@@ -89,14 +90,18 @@ def prepare(interned: Interned, items: pl.DataFrame, config: Preprocess, where: 
         steps.add("repeats", events)
     events = _cored(events, config, texts, steps)
     events = _long_enough(events, config, steps)
+    user, users = filters.ranked(events.user, interned.users)
+    events = replace(events, user=user)
     if config.repeats == "keep":
         events = events.take(filters.chronological(events, seed))
+    else:  # in order within each user already; stable, so it stays
+        events = events.take(np.argsort(events.user, kind="stable"))
     rate = filters.collision_rate(events.user, events.time)
     catalog, events = _catalogue(events, texts)
     if config.keep_last is not None:
         events = events.take(filters.last_events(events.user, config.keep_last))
         steps.add("keep_last", events)
-    sequences, untimed = _sequences(events, interned.users, catalog, config, where)
+    sequences, untimed = _sequences(events, users, catalog, config, where)
     stats = {
         "steps": steps.list,
         "ties": {"last_two_events_share_time": rate, "order": config.ties},
@@ -133,7 +138,7 @@ def _cored(events: Events, config: Preprocess, texts: pl.DataFrame, steps: Steps
     events = core("core")
     if config.require_title:
         titled = (texts["title"] != "").to_numpy()
-        present = np.bincount(events.item, minlength=len(titled)) > 0
+        present = filters.occurring(events.item, len(titled))
         if not titled[present].all():
             events = events.take(titled[events.item])
         steps.add("titles", events, items_without_title=int((present & ~titled).sum()))
@@ -163,9 +168,8 @@ def _ties_seed(config: Preprocess, events: Events, where: str) -> int | None:
 
 def _catalogue(events: Events, texts: pl.DataFrame) -> tuple[Catalog, Events]:
     """Number what is left from 1 by ascending raw id; return events with these numbers."""
-    present = np.bincount(events.item, minlength=len(texts)) > 0
-    number = np.cumsum(present, dtype=np.int32)
-    left = texts.filter(pl.Series(present))
+    number, raw = filters.ranked(events.item, texts["item"])
+    left = pl.DataFrame({"item": raw}).join(texts, on="item", how="left", maintain_order="left")
     table = pa.table(
         {
             "item": pa.array(np.arange(1, len(left) + 1), pa.uint32()),
@@ -173,22 +177,20 @@ def _catalogue(events: Events, texts: pl.DataFrame) -> tuple[Catalog, Events]:
             **{name: left[name].to_arrow().cast(pa.string()) for name in text.FIELDS},
         }
     )
-    return Catalog.of(table), Events(events.user, number[events.item], events.time, events.position)
+    return Catalog.of(table), replace(events, item=number + 1)
 
 
 def _sequences(
     events: Events, users: pl.Series, catalog: Catalog, config: Preprocess, where: str
 ) -> tuple[Sequences, int]:
     """Return the split sequences and the number of users with an unknown time."""
-    lengths = np.bincount(events.user, minlength=len(users))
-    present = lengths > 0
-    offsets = np.append(0, np.cumsum(lengths[present]))
+    offsets = np.append(0, np.cumsum(np.bincount(events.user, minlength=len(users))))
     unknown = events.time == NO_TIME
     untimed = len(np.unique(events.user[unknown]))
     times = None if untimed else events.time
     held = divide(config.split, offsets, times, untimed, where)
     sequences = Sequences(
-        raw_users=users.filter(pl.Series(present)).to_arrow().cast(pa.string()),
+        raw_users=users.to_arrow().cast(pa.string()),
         items=events.item.astype(np.int64),
         times=times,
         offsets=offsets,

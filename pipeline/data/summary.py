@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.filters import Events
+from pipeline.data.filters import Events, occurring
 from pipeline.errors import DataError
 from pipeline.values import NOT_HELD, Catalog, Sequences
 
@@ -87,4 +87,4 @@ def _quantiles(values: np.ndarray) -> dict[str, int]:
 
 
 def _distinct(codes: np.ndarray) -> int:
-    return int(np.count_nonzero(np.bincount(codes))) if len(codes) else 0
+    return int(occurring(codes, int(codes.max()) + 1).sum()) if len(codes) else 0

@@ -16,6 +16,7 @@ from pipeline.data.filters import (
     encode,
     k_core,
     last_events,
+    ranked,
     repeats,
 )
 
@@ -45,12 +46,12 @@ def naive_core(rows: list[tuple[int, int]], core: int) -> set[int]:
 
 
 def test_k_core_of_a_chain_takes_one_round_per_link() -> None:
-    # core 2: user 2 has one event; without it item 1 has one; then user 1 has one; then all is 2.
+    # Core 2. Round 1: user 2 has one event; without it item 1 has one. Round 2: now user 1 has one.
     user = np.array([0, 0, 3, 3, 1, 1, 2], np.int32)
     item = np.array([0, 2, 0, 2, 0, 1, 1], np.int32)
     kept, rounds = k_core(user, item, 2)
     assert kept.tolist() == [True, True, True, True, False, False, False]
-    assert rounds == 3
+    assert rounds == 2
 
 
 def test_k_core_of_one_keeps_everything() -> None:
@@ -69,16 +70,20 @@ def test_k_core_equals_a_naive_loop(rows: list[tuple[int, int]], core: int) -> N
     assert set(np.flatnonzero(kept)) == naive_core(rows, core)
 
 
-def test_codes_are_ranks_of_the_raw_ids() -> None:
+def test_codes_count_ids_by_first_appearance() -> None:
     codes, ids = encode(pl.Series(["b", "10", "a", "9", "b"]))
-    assert ids.to_list() == ["10", "9", "a", "b"]
-    assert codes.tolist() == [3, 0, 2, 1, 3]
+    assert (codes.tolist(), ids.to_list()) == ([0, 1, 2, 3, 0], ["b", "10", "a", "9"])
 
 
 def test_codes_are_right_when_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pl.Series, "hash", lambda self: pl.Series([7] * len(self), dtype=pl.UInt64))
     codes, ids = encode(pl.Series(["b", "a", "b"]))
-    assert (codes.tolist(), ids.to_list()) == ([1, 0, 1], ["a", "b"])
+    assert (codes.tolist(), ids.to_list()) == ([0, 1, 0], ["b", "a"])
+
+
+def test_ranks_follow_the_raw_ids_of_what_is_left() -> None:
+    codes, ids = ranked(np.array([3, 0, 3, 2], np.int32), pl.Series(["b", "10", "a", "9"]))
+    assert (codes.tolist(), ids.to_list()) == ([0, 2, 0, 1], ["9", "a", "b"])
 
 
 def test_order_is_time_then_position_then_file_order() -> None:
@@ -112,7 +117,7 @@ def test_shuffle_moves_ties_only_and_is_fixed_by_the_seed() -> None:
 def test_shuffle_draws_the_recorded_order() -> None:
     # Recorded: another machine or release must draw the same.
     log = events([(3, item, 1) for item in range(8)])
-    assert chronological(log, 0).tolist() == [3, 6, 4, 7, 1, 0, 2, 5]
+    assert chronological(log, 0).tolist() == [1, 6, 7, 2, 3, 4, 5, 0]
 
 
 @pytest.mark.parametrize(
