@@ -21,7 +21,7 @@ def preprocess(
     """Filter the log, number the items, order and split the users' histories."""
     from pipeline import artifacts
     from pipeline.data.prepare import intern, prepare
-    from pipeline.data.rejects import settle
+    from pipeline.data.rejects import settle, without_duplicates
     from pipeline.naming import module
     from pipeline.rawfiles import locate
 
@@ -42,9 +42,9 @@ def preprocess(
     ):
         return
     run.log_to(dataset)
-    raw = read(files, config.source)
+    raw = without_duplicates(read(files, config.source))
     rejected = settle(raw, config.source.max_rejected_share, dataset, run.cache)
-    run.log("read", rows=raw.rows, rejected=len(raw.rejected))
+    run.log("parsed", rows=raw.rows, rejected=len(raw.rejected))
     items, rows, owned = raw.items, raw.rows, [raw.interactions]
     del raw
     interned = intern(owned, config.preprocess.min_rating is not None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.data.raw import RawTables
-from pipeline.errors import DataError
+import polars as pl
+
+from pipeline.data.raw import RawTables, check_rejected
 from pipeline.files import write_atomic
 
 
@@ -21,27 +22,35 @@ class Settled:
     """Where they lie; None when there are none."""
 
 
+def without_duplicates(raw: RawTables) -> RawTables:
+    """Keep the first row of every item; set the others aside, for sources that did not do so."""
+    again = ~raw.items["item"].is_first_distinct()
+    if not again.any():
+        return raw
+    aside = raw.items.filter(again).select(
+        file=pl.lit("items"),
+        line=pl.lit(None, pl.Int64),
+        reason=pl.lit("duplicate item"),
+        excerpt=pl.concat_str("item", pl.col("title").fill_null(""), separator=" | ").str.slice(
+            0, 200
+        ),
+    )
+    kept = raw.items.filter(~again)
+    return replace(raw, items=kept, rejected=pl.concat([raw.rejected, aside]))
+
+
 def settle(raw: RawTables, limit: float, dataset: str, cache: Path) -> Settled:
     """Write the rejected rows to <cache>/rejected/<dataset>.jsonl (raw text must not be pushed).
 
-    Raises DataError when their share of all rows is above `limit`.
+    Raises DataError when their share of all rows is above `limit`, or no interaction is left.
     """
     path = cache / "rejected" / f"{dataset}.jsonl"
-    if not len(raw.rejected):
+    if len(raw.rejected):
+        lines = [json.dumps(r, ensure_ascii=False) for r in raw.rejected.iter_rows(named=True)]
+        write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
+    else:
         path.unlink(missing_ok=True)
-        return Settled({}, None)
-    lines = (json.dumps(row, ensure_ascii=False) for row in raw.rejected.iter_rows(named=True))
-    write_atomic(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
-    tally = (
-        raw.rejected["reason"].value_counts().sort(["count", "reason"], descending=[True, False])
-    )
-    counts = dict(tally.iter_rows())
-    share = len(raw.rejected) / max(raw.rows, 1)
-    if share > limit:
-        main = ", ".join(f"{reason}: {count}" for reason, count in list(counts.items())[:4])
-        raise DataError(
-            f"{dataset}: {len(raw.rejected)} of {raw.rows} rows ({share:.1%}) cannot be read, "
-            f"allowed are {limit:.1%} (source.max_rejected_share). {main}. See {path}, mend the "
-            f"rows or the columns, or raise the share."
-        )
-    return Settled(counts, path)
+    check_rejected(raw, dataset, limit, str(path))
+    tally = raw.rejected["reason"].value_counts()
+    tally = tally.sort(["count", "reason"], descending=[True, False])
+    return Settled(dict(tally.iter_rows()), path if len(raw.rejected) else None)

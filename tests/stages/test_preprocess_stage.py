@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
 from pipeline import artifacts
+from pipeline.data.raw import gather
+from pipeline.data.rejects import without_duplicates
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.values import Catalog, Sequences
 from stages.download import download
@@ -231,7 +234,9 @@ def test_rejected_rows_lie_in_the_cache_and_are_named(
 def test_too_many_rejected_rows_stop_the_stage(project: Project) -> None:
     project.shop["source"]["max_rejected_share"] = 0.05
     project.write([(u, i, T0 + t) for u, i, t in LOG] + [("", "a", T0)], ITEMS)
-    with pytest.raises(DataError, match=r"shop: 1 of 18 rows .*5.6%.* allowed .*5.0%.*no user"):
+    with pytest.raises(
+        DataError, match=r"shop: 1 of 18 rows .*5.6%, allowed 5.0%.*: no user \(first: line 14\)"
+    ):
         project.make()
     assert not (project.folder / "artifacts/data/shop").exists()
 
@@ -298,6 +303,20 @@ def test_min_rating_without_ratings_is_refused(project: Project) -> None:
     project.shop["preprocess"]["min_rating"] = 4
     with pytest.raises(ConfigError, match=r"preprocess.min_rating: 4.0, but no event has a rating"):
         project.make()
+
+
+def test_log_without_a_readable_row_is_refused(project: Project) -> None:
+    project.shop["source"]["max_rejected_share"] = 1.0
+    project.write([("", "a", T0)], ITEMS)
+    with pytest.raises(DataError, match=r"shop: no interaction was read from 6 rows: 1 of log.csv"):
+        project.make()
+
+
+def test_duplicates_of_any_source_are_set_aside() -> None:
+    items = pl.DataFrame({"item": ["a", "b", "a"], "title": ["one", None, "two"]})
+    raw = without_duplicates(gather(pl.DataFrame({"user": ["1"]}), items, [], 4))
+    assert raw.items["title"].to_list() == ["one", None]
+    assert raw.rejected.rows() == [("items", None, "duplicate item", "a | two")]
 
 
 def test_missing_manifest_names_the_download(project: Project) -> None:
