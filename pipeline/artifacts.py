@@ -304,7 +304,9 @@ SPECTRUM = Tensors(
 """Thin SVD of one view; row i-1 of u belongs to item i."""
 
 SPECTRUM_STATS = Artifact(
-    "spectrum_stats", "spectrum/{dataset}/{encoder}/stats.json", "spectran spectrum {dataset} {encoder}"
+    "spectrum_stats",
+    "spectrum/{dataset}/{encoder}/stats.json",
+    "spectran spectrum {dataset} {encoder}",
 )
 
 CELL = "{dataset}/{encoder}/{backbone}/{method}"

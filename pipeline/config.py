@@ -1,36 +1,20 @@
 """The models of params.yaml: every value that can change a number, none with a hidden default.
 
-Unknown keys are refused with the nearest known one, and all mistakes are reported at once.
 The blocks `methods` and `backbones` are typed by the modules of the same name and built only for
 the cell that runs (`pipeline.naming`).
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError, near_miss
+from pipeline.strict import Strict, build
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
-"""Names become folder names and DVC cell names, so they stay plain."""
-
-
-class Strict(BaseModel):
-    """Frozen, unknown keys forbidden, no coercion between types."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
+BlockT = TypeVar("BlockT")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -45,7 +29,7 @@ class RemoteFile(Strict):
     url: Annotated[str, Field(pattern="^https?://")]
     """Official location."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
-    """Checksum given by the publisher; null when there is none (then recorded at first download)."""
+    """Checksum given by the publisher; null: none is given, it is recorded at first download."""
     size_bytes: int | None
     """Size given by the publisher, bytes; null when unknown."""
     member: str | None
@@ -134,7 +118,7 @@ class Split(Strict):
         if self.kind == "leave_one_out":
             if (self.train, self.valid) != (1, 0):
                 raise ValueError("leave_one_out takes train: 1 and valid: 0")
-        elif not (0 < self.train and 0 < self.valid and self.train + self.valid < 1):
+        elif not (self.train > 0 and self.valid > 0 and self.train + self.valid < 1):
             raise ValueError("train and valid must be positive and leave a rest to test on")
         return self
 
@@ -346,11 +330,9 @@ class Params(Strict):
         return build(TrainConfig, values, f"train (with datasets.{dataset}.train)")
 
 
-def _named(blocks: Mapping[str, Any], section: str, name: str) -> Any:
+def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:
     if name not in blocks:
-        raise ConfigError(
-            f"params.yaml: {section}.{name}: no such block.{near_miss(name, blocks)}"
-        )
+        raise ConfigError(f"params.yaml: {section}.{name}: no such block.{near_miss(name, blocks)}")
     return blocks[name]
 
 
@@ -358,184 +340,7 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged
-
-
-# ---------------------------------------------------------------- reading
-
-
-class _UniqueLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice: the second would silently win."""
-
-
-def _mapping(loader: _UniqueLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is written twice", key_node.start_mark
-            )
-        seen.add(key)
-    loader.flatten_mapping(node)
-    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
-
-
-_UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Raises ConfigError with line and column."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file. Run the command in the folder that holds params.yaml, "
-            f"or name it with --params."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}).") from None
-    try:
-        value = yaml.load(text, Loader=_UniqueLoader)  # SafeLoader subclass: no objects are made
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping at the top, found {type(value).__name__}.")
-    return value
-
-
-def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
-    """Read and check params.yaml; `changes` are dotted keys laid over it.
-
-    Raises ConfigError that lists every mistake.
-    """
-    raw = read_yaml(path)
-    for key, value in (changes or {}).items():
-        _assign(raw, key, value)
-    params = build(Params, raw, path.name)
-    mistakes = []
-    for section in ("datasets", "encoders", "backbones", "methods"):
-        for name in getattr(params, section):
-            reserved = name == "none" and section != "backbones"
-            if reserved or not NAME.fullmatch(name):
-                mistakes.append(
-                    f"{section}.{name}: a name is small letters, digits and _, and not `none`."
-                )
-    for name in params.datasets:
-        try:
-            params.train_for(name)
-        except ConfigError as error:
-            mistakes.append(str(error).removeprefix(f"{path.name}: "))
-    if mistakes:
-        raise ConfigError("\n".join(f"{path.name}: {line}" for line in mistakes))
-    return params
-
-
-def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    node = raw
-    for depth, key in enumerate(parents):
-        if not isinstance(node.get(key), dict):
-            where = ".".join(parents[: depth + 1])
-            raise ConfigError(f"--set {dotted}: {where} is not a block.{near_miss(key, node)}")
-        node = node[key]
-    if last not in node and parents[:1] != ["datasets"]:
-        raise ConfigError(f"--set {dotted}: unknown key.{near_miss(last, node)}")
-    node[last] = value
-
-
-def build(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:
-    """Validate `values` as `model`. Raises ConfigError with one line per mistake."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(model, detail, where) for detail in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
-
-
-def _explain(model: type[BaseModel], detail: Any, where: str) -> str:
-    path = [str(part) for part in detail["loc"]]
-    dotted = ".".join(path)
-    match detail["type"]:
-        case "extra_forbidden":
-            known = _fields(model, detail["loc"][:-1])
-            return f"{where}: {dotted}: unknown key.{near_miss(path[-1], known)}"
-        case "missing":
-            return f"{where}: {dotted}: missing. There is no default; write the value you want."
-        case _:
-            found = repr(detail.get("input"))
-            found = found if len(found) <= 60 else found[:57] + "..."
-            return f"{where}: {dotted}: {detail['msg']} (found {found})."
-
-
-def _fields(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Return the field names allowed at a location inside a model, as far as they are known."""
-    from typing import get_args
-
-    current: list[Any] = [model]
-    for part in location:
-        following: list[Any] = []
-        for kind in current:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                if part in kind.model_fields:
-                    following += _unfold(kind.model_fields[part].annotation)
-                elif part in _tags(kind):
-                    following.append(kind)
-            else:  # dict[str, X] or list[X]: the part is a key
-                following += [inner for arg in get_args(kind)[-1:] for inner in _unfold(arg)]
-        current = following or current
-    return sorted(
-        {
-            name
-            for kind in current
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-            for name in kind.model_fields
-        }
-    )
-
-
-def _tags(kind: type[BaseModel]) -> set[Any]:
-    from typing import get_args
-
-    return {tag for field in kind.model_fields.values() for tag in get_args(field.annotation)}
-
-
-def _unfold(annotation: Any) -> list[Any]:
-    from types import UnionType
-    from typing import Annotated, Union, get_args, get_origin
-
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _unfold(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return [inner for arg in get_args(annotation) for inner in _unfold(arg)]
-    return [annotation]
-
-
-# ---------------------------------------------------------------- environment
-
-
-def expand(path: str, base: Path) -> Path:
-    """Resolve a path of params.yaml: a leading $NAME from the environment, else below `base`.
-
-    Raises ConfigError when the variable is not set.
-    """
-    match = re.match(r"\$(\w+)", path)
-    if match:
-        value = os.environ.get(match[1])
-        if not value:
-            raise ConfigError(
-                f"params.yaml: {path}: the environment variable {match[1]} is not set. "
-                f"Set it to the folder that holds the data."
-            )
-        path = value + path[match.end() :]
-    found = Path(path).expanduser()
-    return found if found.is_absolute() else base / found
-
-
-def cache_folder(base: Path) -> Path:
-    """Return the prunable store beside DVC: $SPECTRAN_CACHE, or .cache below `base`."""
-    return Path(os.environ.get("SPECTRAN_CACHE") or base / ".cache")

@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline import artifacts
 from pipeline.artifacts import Artifact
-from pipeline.config import read_yaml
 from pipeline.files import TEMPORARY
+from pipeline.params import read_yaml
 
 REPORT = "report"
 """Folder of the report: for people, read by no stage."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline import config
 from pipeline.errors import ConfigError, near_miss
+from pipeline.strict import build
 
 _FOLDER = Path(__file__).parent
 
@@ -41,5 +41,5 @@ def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> Base
     found = module(kind, name)
     if name not in blocks:
         raise ConfigError(f"params.yaml: {kind}.{name}: no such block.{near_miss(name, blocks)}")
-    built: BaseModel = config.build(found.Config, blocks[name], f"params.yaml: {kind}.{name}")
+    built: BaseModel = build(found.Config, blocks[name], f"params.yaml: {kind}.{name}")
     return built

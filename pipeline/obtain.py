@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config import Download, Local, Source, Synthetic, Web, expand
+from pipeline.config import Download, Local, Source, Synthetic, Web
 from pipeline.data import demo
 from pipeline.errors import ConfigError, DataError
 from pipeline.fetch import Fetcher, Wanted, alone
+from pipeline.params import expand
 from pipeline.rawfiles import entry, folder, origins
 from pipeline.transfer import offered_bytes
 from pipeline.unpack import is_archive, unpack

@@ -1,4 +1,4 @@
-"""Random streams derived from (seed, purpose), so that no step depends on how many draws came before.
+"""Random streams derived from (seed, purpose): no step depends on how many draws came before.
 
 A run that resumes at an epoch boundary needs no generator state: the stream of every epoch follows
 from its name.

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Local, Source, Synthetic, Web, expand
+from pipeline.config import Local, Source, Synthetic, Web
 from pipeline.errors import ArtifactError
 from pipeline.files import sha256_file, write_atomic
+from pipeline.params import expand
 
 VERIFIED = ".verified"
 """Folder below `<cache>/raw` that remembers which files were hashed already."""

@@ -207,9 +207,7 @@ class Spectrum:
     fingerprint: str
 
     @classmethod
-    def load(
-        cls, root: Path, dataset: str, encoder: str, view: str, catalog: Catalog
-    ) -> Spectrum:
+    def load(cls, root: Path, dataset: str, encoder: str, view: str, catalog: Catalog) -> Spectrum:
         """Read one view, checked against the catalogue."""
         cell = {"dataset": dataset, "encoder": encoder, "view": view}
         arrays, _ = artifacts.SPECTRUM.load(root, items=catalog.fingerprint, **cell)

@@ -76,10 +76,11 @@ def add(
 
     Columns are guessed by name and content; every guess has an option.
     """
-    from pipeline.config import Source, build
+    from pipeline.config import Source
     from pipeline.data import propose, register
     from pipeline.data.sources import table
     from pipeline.errors import ConfigError
+    from pipeline.strict import build
 
     text = _check(run, name, interactions, items)
     words = {"user": user, "item": item, "time": time, "position": position, "rating": rating}
@@ -133,8 +134,8 @@ def _nothing(word: str | None) -> str | None:
 
 def _check(run: Run, name: str, *paths: Path) -> str:
     """Return the text of params.yaml after checking the name and the paths."""
-    from pipeline.config import NAME
     from pipeline.errors import ConfigError
+    from pipeline.params import NAME
 
     if not NAME.fullmatch(name) or name == NONE:
         raise ConfigError(
@@ -156,9 +157,10 @@ def _preprocess(
     raw: RawTables, core: int | None, shared: Mapping[str, Any] | None
 ) -> tuple[Preprocess, list[str]]:
     """Return the proposed steps and the reasons for what is not obvious."""
-    from pipeline.config import Preprocess, build
+    from pipeline.config import Preprocess
     from pipeline.data.propose import core_for
     from pipeline.errors import DataError
+    from pipeline.strict import build
 
     if not len(raw.interactions):
         reasons = raw.rejected["reason"].unique().sort().to_list()
@@ -198,8 +200,8 @@ def _preview(raw: RawTables, added: str, reasons: list[str], grid: str) -> str:
 
 def _still_valid(run: Run, changed: str, name: str) -> None:
     """Refuse to write a params.yaml that does not load, or whose other values would change."""
-    from pipeline.config import load
     from pipeline.files import atomic
+    from pipeline.params import load
 
     target = run.cache / "add" / f"{name}.yaml"
     with atomic(target) as draft:

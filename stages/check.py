@@ -184,8 +184,8 @@ def is_untrained(name: str) -> bool | None:
 
 def graph(base: Path, params: Params) -> Iterator[str]:
     """Yield where dvc.yaml and the code differ: groups, inputs of methods, code that is gone."""
-    from pipeline.config import read_yaml
     from pipeline.errors import ConfigError
+    from pipeline.params import read_yaml
     from stages.run import COMMANDS
 
     try:

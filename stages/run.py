@@ -64,21 +64,21 @@ class Run:
     @cached_property
     def cache(self) -> Path:
         """Prunable store outside DVC outputs."""
-        from pipeline.config import cache_folder
+        from pipeline.params import cache_folder
 
         return cache_folder(self.base)
 
     @cached_property
     def params(self) -> Params:
         """The checked parameters. Raises ConfigError listing every mistake."""
-        from pipeline.config import load
+        from pipeline.params import load
 
         return load(self.params_path, self.changes)
 
     @cached_property
     def revisions(self) -> dict[str, int]:
         """The meaning of costly stages, as numbers (revisions.yaml)."""
-        from pipeline.config import read_yaml
+        from pipeline.params import read_yaml
 
         return read_yaml(self.base / "revisions.yaml")
 
@@ -110,7 +110,8 @@ class Run:
     def log(self, event: str, **fields: Any) -> None:
         """Record one event: a line of JSON in the log, `key=value` text on the console."""
         if self._log_path is not None:
-            line = {"event": event, "elapsed_s": round(time.monotonic() - self.started, 3), **fields}
+            elapsed = round(time.monotonic() - self.started, 3)
+            line = {"event": event, "elapsed_s": elapsed, **fields}
             with self._log_path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
         parts = [f"{key}={_short(value)}" for key, value in fields.items()]
@@ -352,7 +353,7 @@ def command(
         own = [p.replace(annotation=hints[p.name]) for p in own]
         callback.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
         callback.__annotations__ = {p.name: p.annotation for p in [*own, *extra]}
-        del callback.__wrapped__  # type: ignore[attr-defined]
+        del callback.__wrapped__
         panel = "Stages" if stage else "Tools"
         COMMANDS[title] = Command(function, callback, title, examples, panel)
         return function
@@ -394,5 +395,7 @@ def pick_device(name: str) -> str:
         raise ConfigError(f"--device {name}: unknown. Allowed: auto, cpu, cuda:N.")
     count = torch.cuda.device_count()
     if int(index or 0) >= count:
-        raise ResourceError(f"--device {name}: this machine has {count} CUDA devices. Use --device cpu.")
+        raise ResourceError(
+            f"--device {name}: this machine has {count} CUDA devices. Use --device cpu."
+        )
     return f"cuda:{index or 0}"

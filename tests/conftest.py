@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import artifacts, config
+from pipeline.params import load
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 ITEMS = 24
@@ -24,7 +25,7 @@ def params() -> config.Params:
         "train.threads": 1,
         "train.loss.negatives": 6,
     }
-    return config.load(Path("params.yaml"), changes)
+    return load(Path("params.yaml"), changes)
 
 
 def tiny_catalog() -> Catalog:

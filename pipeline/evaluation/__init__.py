@@ -1,0 +1,1 @@
+"""From scores to ranks, from ranks to metrics, intervals and paired tests."""

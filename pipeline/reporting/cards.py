@@ -17,15 +17,17 @@ import pyarrow as pa
 from pipeline import artifacts
 from pipeline.artifacts import Artifact, Table
 from pipeline.cells import Cell, cells
-from pipeline.config import NAME, EvaluateConfig, Params, build, read_yaml
+from pipeline.config import EvaluateConfig, Params
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.outcomes import Outcomes, load_grid, rank_of
 from pipeline.files import TEMPORARY, write_atomic
+from pipeline.params import NAME, read_yaml
 from pipeline.reporting.card_text import card_csv, card_markdown
 from pipeline.reporting.protocol import line, protocol, short
 from pipeline.reporting.tables import Numbers
+from pipeline.strict import build
 
 FOLDER = "report/cards/{name}"
 COLLECT = "spectran report --card {name} --collect DATASET"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def deterministic(device: str, threads: int) -> None:
     # The same switch as use_deterministic_algorithms, without importing the compiler (1.2 s).
     torch.set_deterministic_debug_mode("error" if device == "cpu" else "warn")
     # Filling fresh memory guards against reading it; nothing here does, and it costs a fifth.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def initialised(build: Callable[[], Method], seed: int) -> Method:
@@ -156,11 +157,12 @@ class _Trainer:
             for own in module.undecayed()
         }
         self.free = free
+        groups: list[dict[str, Any]] = [
+            {"params": [p for n, p in free.items() if n not in undecayed]},
+            {"params": [p for n, p in free.items() if n in undecayed], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.Adam(
-            [
-                {"params": [p for n, p in free.items() if n not in undecayed]},
-                {"params": [p for n, p in free.items() if n in undecayed], "weight_decay": 0.0},
-            ],
+            groups,
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
             fused=True,

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts, config
+from pipeline import artifacts
 from pipeline.cells import cells
+from pipeline.params import load
 from stages.run import Run
 
 ITEMS = "a" * 64
@@ -39,7 +40,7 @@ class Measured:
         self.params_path = base / "params.yaml"
         self.params_path.write_text(Path("params.yaml").read_text())
         (base / "revisions.yaml").write_text(Path("revisions.yaml").read_text())
-        self.params = config.load(self.params_path)
+        self.params = load(self.params_path)
         rng = np.random.default_rng(7)
         users = VALID + TEST
         self.targets = rng.integers(1, NUM_ITEMS + 1, size=users)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from pipeline import config
 from pipeline.data.propose import guess, sample
 from pipeline.errors import ConfigError
+from pipeline.params import load
 from stages.cli import build
 
 T0 = 1_600_000_000
@@ -61,7 +61,7 @@ def test_block_is_guessed_shown_and_written(shop: Shop) -> None:
     assert result.output.count("user=u") == 5
     assert "time=2020-09-13 12:26:40 UTC" in result.output
     assert "Next: spectran download shop" in result.output
-    params = config.load(shop.params)
+    params = load(shop.params)
     assert params.grid.dataset == ["demo", "shop"]
     assert params.dataset("shop").preprocess == params.dataset("demo").preprocess
 
@@ -76,7 +76,7 @@ def test_only_added_lines_differ_and_shared_values_are_an_alias(shop: Shop) -> N
 
 def test_only_puts_the_grid_on_this_data_set_alone(shop: Shop) -> None:
     shop.add("--yes", "--only")
-    assert config.load(shop.params).grid.dataset == ["shop"]
+    assert load(shop.params).grid.dataset == ["shop"]
 
 
 def test_block_list_and_missing_final_newline_are_kept(shop: Shop) -> None:
@@ -85,7 +85,7 @@ def test_block_list_and_missing_final_newline_are_kept(shop: Shop) -> None:
     )
     shop.params.write_text(text)
     assert shop.add("--yes").exit_code == 0
-    assert config.load(shop.params).grid.dataset == ["demo", "shop"]
+    assert load(shop.params).grid.dataset == ["demo", "shop"]
 
 
 def test_order_only_log_is_split_leave_one_out_and_says_why(shop: Shop) -> None:

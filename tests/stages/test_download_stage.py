@@ -24,8 +24,8 @@ import yaml
 
 from pipeline import rawfiles
 from pipeline.artifacts import RAW, load_json
-from pipeline.config import load
 from pipeline.errors import ArtifactError, ConfigError, DataError, ResourceError
+from pipeline.params import load
 from pipeline.rawfiles import locate
 from stages.download import download
 from stages.run import Run

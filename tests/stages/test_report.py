@@ -9,8 +9,8 @@ import re
 import pytest
 
 from pipeline import artifacts
-from pipeline.config import load
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.params import load
 from pipeline.reporting.methods import describe
 from stages.report import report
 

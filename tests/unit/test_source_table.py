@@ -10,10 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.config import Source, build
+from pipeline.config import Source
 from pipeline.data.raw import INTERACTIONS, ITEM_TEXT, RawTables
 from pipeline.data.sources.table import read
 from pipeline.errors import ConfigError, DataError
+from pipeline.strict import build
 
 COLUMNS: dict[str, Any] = {
     "user": "u", "item": "i", "time": "t", "position": None, "rating": None,

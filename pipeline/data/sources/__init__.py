@@ -1,5 +1,5 @@
 """Raw formats: one file each, found by name.
 
-A module has `ROLES`, the files it wants (role -> file name inside the data set's raw folder is free),
-and `read(files, source) -> RawTables`, where `files` maps each role to a local path.
+A module has `ROLES`, the files it wants, and `read(files, source) -> RawTables`, where `files` maps
+each role to a local path.
 """

@@ -1,0 +1,126 @@
+"""Reading params.yaml, and the places outside it that a command touches.
+
+Keys written twice are refused, and all mistakes are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import Params
+from pipeline.errors import ConfigError, near_miss
+from pipeline.strict import build
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+"""Names become folder names and DVC cell names, so they stay plain."""
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice: the second would silently win."""
+
+
+def _mapping(loader: _UniqueLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is written twice", key_node.start_mark
+            )
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file. Raises ConfigError with line and column."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file. Run the command in the folder that holds params.yaml, "
+            f"or name it with --params."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 (byte {error.start}).") from None
+    try:
+        value = yaml.load(text, Loader=_UniqueLoader)  # SafeLoader subclass: no objects are made
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top, found {type(value).__name__}.")
+    return value
+
+
+def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
+    """Read and check params.yaml; `changes` are dotted keys laid over it.
+
+    Raises ConfigError that lists every mistake.
+    """
+    raw = read_yaml(path)
+    for key, value in (changes or {}).items():
+        _assign(raw, key, value)
+    params = build(Params, raw, path.name)
+    mistakes = []
+    for section in ("datasets", "encoders", "backbones", "methods"):
+        for name in getattr(params, section):
+            reserved = name == "none" and section != "backbones"
+            if reserved or not NAME.fullmatch(name):
+                mistakes.append(
+                    f"{section}.{name}: a name is small letters, digits and _, and not `none`."
+                )
+    for name in params.datasets:
+        try:
+            params.train_for(name)
+        except ConfigError as error:
+            mistakes.append(str(error).removeprefix(f"{path.name}: "))
+    if mistakes:
+        raise ConfigError("\n".join(f"{path.name}: {line}" for line in mistakes))
+    return params
+
+
+def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    node = raw
+    for depth, key in enumerate(parents):
+        if not isinstance(node.get(key), dict):
+            where = ".".join(parents[: depth + 1])
+            raise ConfigError(f"--set {dotted}: {where} is not a block.{near_miss(key, node)}")
+        node = node[key]
+    if last not in node and parents[:1] != ["datasets"]:
+        raise ConfigError(f"--set {dotted}: unknown key.{near_miss(last, node)}")
+    node[last] = value
+
+
+def expand(path: str, base: Path) -> Path:
+    """Resolve a path of params.yaml: a leading $NAME from the environment, else below `base`.
+
+    Raises ConfigError when the variable is not set.
+    """
+    match = re.match(r"\$(\w+)", path)
+    if match:
+        value = os.environ.get(match[1])
+        if not value:
+            raise ConfigError(
+                f"params.yaml: {path}: the environment variable {match[1]} is not set. "
+                f"Set it to the folder that holds the data."
+            )
+        path = value + path[match.end() :]
+    found = Path(path).expanduser()
+    return found if found.is_absolute() else base / found
+
+
+def cache_folder(base: Path) -> Path:
+    """Return the prunable store beside DVC: $SPECTRAN_CACHE, or .cache below `base`."""
+    return Path(os.environ.get("SPECTRAN_CACHE") or base / ".cache")
