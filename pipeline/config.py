@@ -203,6 +203,9 @@ class Loss(Strict):
     name: Literal["infonce"]
     negatives: Positive
     """Drawn per history, uniformly, shared by its positions."""
+    negatives_from: Literal["trained", "catalogue"]
+    """trained: items with a training event; catalogue: all items. An item that is only ever a
+    negative is pushed away from every user, which hides what its text says."""
     similarity: Literal["cosine", "dot"]
     temperature: Annotated[float, Field(gt=0)]
     """Divides the similarity."""

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.artifacts import KEY, Tensors
+from pipeline.codecs import KEY, Tensors
 from pipeline.errors import ArtifactError
 from pipeline.files import TEMPORARY, atomic
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.run import Run, command
+from stages.command import command
+from stages.run import Run
 
 if TYPE_CHECKING:
     from pipeline.config import Preprocess

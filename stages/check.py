@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stages.run import USER_MISTAKE, Run, command
+from stages.command import USER_MISTAKE, command
+from stages.run import Run
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -186,7 +187,7 @@ def graph(base: Path, params: Params) -> Iterator[str]:
     """Yield where dvc.yaml and the code differ: groups, inputs of methods, code that is gone."""
     from pipeline.errors import ConfigError
     from pipeline.params import read_yaml
-    from stages.run import COMMANDS
+    from stages.command import COMMANDS
 
     try:
         stages = read_yaml(base / "dvc.yaml").get("stages", {})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.run import DryOption, Run, command, size
+from stages.command import DryOption, command
+from stages.run import Run, size
 
 if TYPE_CHECKING:
     from pipeline.config import Params

@@ -11,7 +11,7 @@ import sys
 import typer
 
 import stages
-from stages.run import COMMANDS
+from stages.command import COMMANDS
 
 HELP = """From interaction logs and item text to text-enhanced next-item recommenders.
 
@@ -39,7 +39,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for module in pkgutil.iter_modules(stages.__path__):
-        if module.name not in ("cli", "run"):
+        if module.name not in ("cli", "command", "run"):
             importlib.import_module(f"stages.{module.name}")
     known = {name: place for place, name in enumerate(ORDER)}
     for name in sorted(COMMANDS, key=lambda n: (known.get(n, len(ORDER)), n)):

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stages.run import Run, command, size
+from stages.command import command
+from stages.run import Run, size
 
 MEMORY_BYTES = 200_000_000
 """Fetching and hashing work in chunks."""

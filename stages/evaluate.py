@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stages.run import Run, command
+from stages.command import command
+from stages.run import Run
 
 
 @command("spectran evaluate demo", "spectran evaluate demo --json", stage=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.run import Run, command
+from stages.command import command
+from stages.run import Run
 
 if TYPE_CHECKING:
     from pipeline.config import Params

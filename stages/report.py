@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.run import Run, command
+from stages.command import command
+from stages.run import Run
 
 if TYPE_CHECKING:
     from pipeline.reporting.page import Chapter

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.run import Run, command, pick_device
+from stages.command import command
+from stages.run import Run, pick_device
 
 if TYPE_CHECKING:
     from pipeline.experiment import Experiment

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages.run import USER_MISTAKE, Run, command, size
+from stages.command import USER_MISTAKE, command
+from stages.run import Run, size
 
 if TYPE_CHECKING:
     from pipeline.config import Params

@@ -36,7 +36,7 @@ class Batch:
     targets: Tensor
     """[B, L] long; the item that follows each position, 0 = no loss here."""
     negatives: Tensor
-    """[B, M] long, 1..N, uniform, shared by the positions of a history."""
+    """[B, M] long, drawn uniformly from a pool, shared by the positions of a history."""
 
     def to(self, device: str) -> Batch:
         """Return the batch on a device."""
@@ -98,20 +98,23 @@ def windows(data: Sequences, length: int, positions: Literal["all", "last"]) -> 
 
 def epoch(
     cut: Windows,
-    num_items: int,
+    pool: Tensor,
     negatives: int,
     batch_size: int,
     order: torch.Generator,
     draw: torch.Generator,
 ) -> Iterator[Batch]:
-    """Yield one pass over all windows in random order, with fresh negatives for every step."""
+    """Yield one pass over all windows in random order, with fresh negatives for every step.
+
+    pool: [P] long, the items that negatives are drawn from, uniformly.
+    """
     shuffled = torch.randperm(len(cut), generator=order).numpy()
     for start in range(0, len(shuffled), batch_size):
         inputs, targets = cut.take(shuffled[start : start + batch_size])
         yield Batch(
             History(torch.from_numpy(inputs)),
             torch.from_numpy(targets),
-            torch.randint(1, num_items + 1, (len(inputs), negatives), generator=draw),
+            pool[torch.randint(len(pool), (len(inputs), negatives), generator=draw)],
         )
 
 

@@ -16,8 +16,9 @@ class InfoNCE(Objective):
 
     loss = -log( exp(s(h,t)/tau) / (exp(s(h,t)/tau) + sum_n exp(s(h,n)/tau)) ), mean over targets.
     Source: SpecTran section 4.1 (InfoNCE, 64 negatives); cosine and tau = 0.07 from AlphaFuse.
-    Differs: negatives are shared by the positions of one history, and a negative that equals a
-    position's target is left out of that position's sum instead of being redrawn.
+    Differs: negatives are shared by the positions of one history; a negative that equals a
+    position's target is left out of that position's sum instead of being redrawn; they are drawn
+    from the items with a training event unless `negatives_from` says otherwise.
     """
 
     def __init__(self, similarity: Similarity, temperature: float) -> None:

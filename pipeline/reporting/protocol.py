@@ -10,6 +10,9 @@ SYNTHETIC = "synthetic: generated data, not a measurement of real users"
 QUICK_LOOK = "a quick look, not a result"
 
 
+NEGATIVES_FROM = {"trained": "items with a training event", "catalogue": "the whole catalogue"}
+
+
 def protocol(params: Params, dataset: str) -> dict[str, str]:
     """Return the protocol of a data set as short phrases by topic, in reading order."""
     block, train, how = params.dataset(dataset), params.train_for(dataset), params.evaluate
@@ -30,7 +33,8 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
         f"on validation NDCG@{train.monitor_k}",
         "width": str(train.width),
         "seeds": ", ".join(str(seed) for seed in train.seeds),
-        "loss": f"{train.loss.name}, {train.loss.negatives} negatives, {train.loss.similarity} / "
+        "loss": f"{train.loss.name}, {train.loss.negatives} negatives from "
+        f"{NEGATIVES_FROM[train.loss.negatives_from]}, {train.loss.similarity} / "
         f"{train.loss.temperature:g}; ranked by {train.ranking}",
     }
     changed = flat(block.train)

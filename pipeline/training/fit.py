@@ -144,6 +144,11 @@ class _Trainer:
     device: str
 
     def __post_init__(self) -> None:
+        trained = self.config.loss.negatives_from == "trained"
+        counts = self.data.train_counts()
+        self.pool = torch.from_numpy(
+            np.flatnonzero(counts) if trained else np.arange(1, len(counts))
+        )
         free = {}
         for name, parameter in self.modules.named_parameters():
             inner = name.removeprefix("model.")
@@ -220,7 +225,7 @@ class _Trainer:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive(self.seed, "dropout", *name))
             for batch in epoch(
-                self.cut, self.data.num_items, config.loss.negatives, config.batch_size, order, draw
+                self.cut, self.pool, config.loss.negatives, config.batch_size, order, draw
             ):
                 placed = batch.to(self.device)
                 self.optimizer.zero_grad(set_to_none=True)

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stages.cli import ORDER, build
-from stages.run import COMMANDS, Run
+from stages.command import COMMANDS
+from stages.run import Run
 
 APP = build()
 TREE = Path(__file__).resolve().parents[2]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,3 +111,19 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
     fitted = fit(both, inputs.sequences, train, 0)
     assert torch.equal(two.model.adapters["item"].weight, table)
     assert {phase for _, phase, _, _ in fitted.curves} == {"fit", "again"}
+
+
+@pytest.mark.parametrize("source", ["trained", "catalogue"])
+def test_untrained_items_are_pushed_only_as_negatives_of_the_catalogue(
+    source: str, params: config.Params, inputs: Any
+) -> None:
+    """An item without a training event keeps its initial vector unless it is drawn as a negative."""
+    data = dataclasses.replace(inputs.sequences, items=np.minimum(inputs.sequences.items, 20))
+    loss = params.train.loss.model_copy(update={"negatives_from": source})
+    train = params.train.model_copy(update={"loss": loss})
+    made = method(params, inputs)
+    before = made.model.adapters["item"].id.detach().clone()
+    fit(made, data, train, 0)
+    moved = (made.model.adapters["item"].id != before).any(dim=1)
+    assert moved[1:21].all()
+    assert moved[21:].any() == (source == "catalogue")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.batches import held_out, windows
+from pipeline.data.batches import epoch, held_out, windows
+from pipeline.randomness import generator
 from pipeline.values import Sequences
 
 
@@ -84,3 +86,13 @@ def test_seen_items_are_distinct_and_padded() -> None:
     data.test_at[:] = [3, 1]
     data.train_end[:] = [3, 1]
     assert held_out(data, "test").seen(slice(0, 2)).tolist() == [[1, 2], [1, 0]]
+
+
+def test_an_epoch_visits_every_window_once_with_fresh_negatives() -> None:
+    cut = windows(sequences([4] * 10), 3, "all")
+    pool = torch.tensor([2, 4])
+    streams = (generator(0, "order"), generator(0, "negatives"))
+    batches = list(epoch(cut, pool, 50, 4, *streams))
+    assert [len(b.targets) for b in batches] == [4, 4, 2]
+    assert all(set(b.negatives.flatten().tolist()) == {2, 4} for b in batches)
+    assert not torch.equal(batches[0].negatives, batches[1].negatives)

@@ -1,0 +1,163 @@
+"""Turning a function into a command: options, help, exit codes.
+
+A command is a function `f(run, ...)` under `@command`; the decorator adds the common options to
+its signature and turns a user's mistake into a message and exit code 2.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.run import Run, printable
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+def parse_changes(pairs: Sequence[str], out: Path | None) -> dict[str, Any]:
+    """Turn `--set a.b=1` into {"a.b": 1}. Raises ConfigError for `--set` without `--out`."""
+    import yaml
+
+    from pipeline.errors import ConfigError
+
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair}: expected KEY=VALUE, e.g. --set train.width=64.")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {pair}: the value is not valid YAML.") from None
+    if changes and out is None:
+        raise ConfigError(
+            "--set without --out: tracked outputs are made from params.yaml only. "
+            "Add --out scratch/NAME, or edit params.yaml."
+        )
+    return changes
+
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Write below this folder instead of artifacts/.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE laid over the parameters; needs --out."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Ignore cached work.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "params": (ParamsOption, Path("params.yaml")),
+    "json": (JsonOption, False),
+    "quiet": (QuietOption, False),
+}
+_STAGE: dict[str, tuple[Any, Any]] = {
+    "out": (OutOption, None),
+    "set": (SetOption, None),
+    "force": (ForceOption, False),
+    "dry_run": (DryOption, False),
+}
+_COMPUTE: dict[str, tuple[Any, Any]] = {
+    "device": (DeviceOption, "auto"),
+    "threads": (ThreadsOption, None),
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function of the command line: its Typer callback, and how help shows it."""
+
+    function: Callable[..., None]
+    callback: Callable[..., None]
+    name: str
+    examples: tuple[str, ...]
+    panel: str
+
+
+COMMANDS: dict[str, Command] = {}
+"""Filled by the decorator as stage modules are imported."""
+
+
+def command(
+    *examples: str, stage: bool = False, compute: bool = False, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command and return the plain function, so that tests call it with a Run.
+
+    stage: it writes artifacts (adds --out, --set, --force, --dry-run).
+    compute: it does long arithmetic (adds --device, --threads).
+    """
+    options = dict(_COMMON) | (_STAGE if stage else {}) | (_COMPUTE if compute else {})
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        title = name or function.__name__.rstrip("_").replace("_", "-")
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "run"]
+
+        @functools.wraps(function)
+        def callback(**values: Any) -> None:
+            given = {key: values.pop(key) for key in options}
+            with guarded():
+                out = given.get("out")
+                run = Run(
+                    name=title,
+                    params_path=given["params"],
+                    out=out,
+                    changes=parse_changes(given.get("set") or (), out),
+                    force=given.get("force", False),
+                    json=given["json"],
+                    quiet=given["quiet"],
+                    dry_run=given.get("dry_run", False),
+                    device=given.get("device", "auto"),
+                    threads=given.get("threads"),
+                )
+                function(run, **values)
+
+        extra = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for key, (kind, default) in options.items()
+        ]
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        hints = inspect.get_annotations(function, eval_str=True)
+        own = [p.replace(annotation=hints[p.name]) for p in own]
+        callback.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
+        callback.__annotations__ = {p.name: p.annotation for p in [*own, *extra]}
+        del callback.__wrapped__
+        panel = "Stages" if stage else "Tools"
+        COMMANDS[title] = Command(function, callback, title, examples, panel)
+        return function
+
+    return register
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn a user's mistake into a message and exit 2, Ctrl-C into exit 130."""
+    from pipeline.errors import SpectranError
+
+    try:
+        yield
+    except SpectranError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
+        raise typer.Exit(USER_MISTAKE) from None
+    except KeyboardInterrupt:
+        print("interrupted: nothing unfinished was kept under a final name", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
