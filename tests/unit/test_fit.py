@@ -117,7 +117,7 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
 def test_untrained_items_are_pushed_only_as_negatives_of_the_catalogue(
     source: str, params: config.Params, inputs: Any
 ) -> None:
-    """An item without a training event keeps its initial vector unless it is drawn as a negative."""
+    """An item without training events keeps its vector unless it is drawn as a negative."""
     data = dataclasses.replace(inputs.sequences, items=np.minimum(inputs.sequences.items, 20))
     loss = params.train.loss.model_copy(update={"negatives_from": source})
     train = params.train.model_copy(update={"loss": loss})
