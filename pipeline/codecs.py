@@ -7,6 +7,7 @@ nothing else, so identical runs give identical files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ from pipeline.files import TEMPORARY, atomic, write_atomic
 
 KEY = "spectran"
 """The single metadata key; several would be written in varying order."""
+
+UNSEALED = "unsealed" * 8
+"""Stands in the metadata for the SHA-256 of all tensor bytes until these are known."""
+
+ALTERED = "was altered after writing: its values do not have the checksum in its header."
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Tensors(Artifact):
 
         self.check(root, arrays, cell)
         header = self.metadata(items, params)
-        content = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {KEY: header})
+        content = seal(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {KEY: header}))
         path = self.path(root, **cell)
         write_atomic(path, content, root / TEMPORARY)
         return path
@@ -82,11 +88,14 @@ class Tensors(Artifact):
 
         path = self.path(root, **cell)
         header = self.header(root, items=items, **cell)
+        content = path.read_bytes()
         try:
-            arrays = load(path.read_bytes())
+            arrays = load(content)
         except (SafetensorError, ValueError) as error:
             raise self.fail(root, cell, f"is truncated or damaged ({error}).") from None
         self.check(root, arrays, cell)
+        if _data_digest(content) != header["data"]:
+            raise self.fail(root, cell, ALTERED)
         return arrays, header
 
     def header(self, root: Path, *, items: str | None = None, **cell: object) -> dict[str, Any]:
@@ -107,7 +116,7 @@ class Tensors(Artifact):
 
     def metadata(self, items: str, params: Mapping[str, Any]) -> str:
         """Return the JSON stored under the single metadata key."""
-        return _provenance(self, items, params)
+        return _provenance(self, items, params, data=UNSEALED)
 
     def verify(
         self, root: Path, text: str, items: str | None, cell: Mapping[str, object]
@@ -203,8 +212,19 @@ def missing(artifact: Artifact, root: Path, cell: Mapping[str, object]) -> Artif
     return ArtifactError(f"{path} is missing. Run: {command}   (or: dvc pull)")
 
 
-def _provenance(artifact: Artifact, items: str, params: Mapping[str, Any]) -> str:
+def seal(content: bytes) -> bytes:
+    """Put the checksum of a safetensors file's values into its metadata."""
+    return content.replace(UNSEALED.encode(), _data_digest(content).encode(), 1)
+
+
+def _data_digest(content: bytes) -> str:
+    start = 8 + struct.unpack("<Q", content[:8])[0]
+    return hashlib.sha256(memoryview(content)[start:]).hexdigest()
+
+
+def _provenance(artifact: Artifact, items: str, params: Mapping[str, Any], **more: str) -> str:
     content = {
+        **more,
         "artifact": artifact.name,
         "items": items,
         "params": params,

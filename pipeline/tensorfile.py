@@ -7,6 +7,7 @@ are those the library itself would write.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.codecs import KEY, Tensors
+from pipeline.codecs import ALTERED, KEY, UNSEALED, Tensors
 from pipeline.errors import ArtifactError
 from pipeline.files import TEMPORARY, atomic
 
@@ -39,25 +40,43 @@ class Rows:
     metadata: dict[str, Any]
     fail: Callable[[str], ArtifactError]
     """Makes the error for values that cannot be used, with the command that mends the file."""
+    digest: str | None
+    """SHA-256 of the matrix's bytes, where it is the only tensor of the file."""
 
     def chunks(self, step: int, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first row, [<= step, H] float32) from row `start`; the buffer is used again."""
+        """Yield (first row, [<= step, H] float32) from row `start`; the buffer is used again.
+
+        Raises ArtifactError after the last chunk when the bytes do not have their checksum.
+        """
         count, width = self.shape
         buffer = np.empty((min(step, max(count - start, 0)), width), np.float32)
+        seen = hashlib.sha256()
         with self.path.open("rb", buffering=0) as handle:
-            handle.seek(self.offset + start * width * FLOAT32)
+            handle.seek(self.offset)
+            skipped = np.empty((start, width), np.float32)
+            self._fill(handle, skipped)
+            seen.update(_bytes(skipped))
             for first in range(start, count, step):
                 part = buffer[: min(step, count - first)]
                 self._fill(handle, part)
+                if self.digest is not None:
+                    seen.update(_bytes(part))
                 yield first, part
+        if self.digest not in (None, seen.hexdigest()):
+            raise self.fail(ALTERED)
 
     def _fill(self, handle: Any, part: np.ndarray) -> None:
-        left = part.data.cast("B")
+        left = _bytes(part)
         while len(left):
             read = handle.readinto(left)
             if not read:
                 raise self.fail("became shorter while it was read.")
             left = left[read:]
+
+
+def _bytes(part: np.ndarray) -> memoryview:
+    # Through uint8: a view of zero rows cannot be cast.
+    return memoryview(part.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
 def open_rows(
@@ -91,7 +110,8 @@ def open_rows(
     def fail(problem: str) -> ArtifactError:
         return artifact.fail(root, cell, problem)
 
-    return Rows(path, 8 + size + begin, (shape[0], shape[1]), metadata, fail)
+    digest = metadata["data"] if (begin, end) == (0, last) else None
+    return Rows(path, 8 + size + begin, (shape[0], shape[1]), metadata, fail, digest)
 
 
 class Writer:
@@ -113,6 +133,7 @@ class Writer:
         text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
         handle.write(struct.pack("<Q", len(text)) + text)
+        self._seal = 8 + text.index(UNSEALED.encode())
         handle.truncate(8 + len(text) + offset)
         self._handle = handle
         self._start = 8 + len(text)
@@ -133,9 +154,16 @@ class Writer:
         self._written[name] += len(values)
 
     def finish(self) -> None:
-        """Check that every row of every tensor was written."""
+        """Check that every row of every tensor was written, and store the bytes' checksum."""
         for name, count in self._written.items():
             assert count == self._fields[name]["shape"][0], f"{name}: {count} rows written"
+        self._handle.flush()
+        digest = hashlib.sha256()
+        self._handle.seek(self._start)
+        while chunk := self._handle.read(1 << 20):
+            digest.update(chunk)
+        self._handle.seek(self._seal)
+        self._handle.write(digest.hexdigest().encode())
 
 
 @contextmanager
@@ -155,7 +183,7 @@ def write(
     if artifact.layout is not None:
         assert set(shapes) == set(artifact.layout)
     path = artifact.path(root, **cell)
-    with atomic(path, root / TEMPORARY) as temporary, temporary.open("wb") as handle:
+    with atomic(path, root / TEMPORARY) as temporary, temporary.open("w+b") as handle:
         writer = Writer(handle, shapes, artifact.metadata(items, params))
         yield writer
         writer.finish()

@@ -91,7 +91,7 @@ def test_nan_and_a_lost_row_and_other_items_are_named(
         from safetensors.numpy import save
 
         words = artifacts.SEMANTIC.metadata(items, header["params"])
-        path.write_bytes(save({"values": values}, {codecs.KEY: words}))
+        path.write_bytes(codecs.seal(save({"values": values}, {codecs.KEY: words})))
 
     values, items = arrays["values"], header["items"]
     for harmed, owner, said in (

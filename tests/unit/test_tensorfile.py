@@ -154,3 +154,16 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     total, grown_kb = done.stdout.split()
     assert float(total) == 40e6
     assert int(grown_kb) < 50_000
+
+
+def test_altered_values_are_refused_when_streamed_and_when_loaded(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # one bit of the last value: still finite, still the right shape
+    path.write_bytes(content)
+    rows = tensorfile.open_rows(SEMANTIC, tmp_path, "values", **CELL)
+    for start in (0, 1):
+        with pytest.raises(ArtifactError, match=r"was altered after writing.*Run: spectran encode"):
+            list(rows.chunks(2, start))
+    with pytest.raises(ArtifactError, match="was altered after writing"):
+        SEMANTIC.load(tmp_path, **CELL)
