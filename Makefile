@@ -1,13 +1,14 @@
 # make demo    the whole pipeline on the generated demo data, with a report at the end
 # make test    the tests
 # make check   lint, types and the configuration
+# make golden  record the numbers of the costly stages anew, after bumping revisions.yaml
 #
 # Each makes its own environment in .venv first; PYTHON=... names the Python to make it with.
 # Nothing here is a file target, and all paths are relative: the folder's name may hold blanks.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format install install-demo
+.PHONY: help demo test check golden format install install-demo
 
 # dvc runs `spectran`; scripts start each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -37,6 +38,10 @@ check: install
 	@.venv/bin/python -m ruff format --check .
 	@.venv/bin/python -m mypy
 	@.venv/bin/python -m stages.cli check
+
+golden: install
+	@SPECTRAN_GOLDEN=record .venv/bin/python -m pytest -q tests/golden
+	@git diff --stat -- tests/golden
 
 format: install
 	@.venv/bin/python -m ruff check --fix .

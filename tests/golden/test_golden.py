@@ -1,0 +1,72 @@
+"""Recorded numbers of the costly stages, tied to their revision.
+
+A change of code that moves them must bump revisions.yaml, so that `dvc repro` repeats the stage;
+`make golden` then records the new numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import naming
+from pipeline.backbones import sasrec
+from pipeline.config import Params
+from pipeline.encoders import open_encoder
+from pipeline.model import Method, Parts
+from pipeline.objectives.ranking import ranking_loss
+from pipeline.params import read_yaml
+from pipeline.training.fit import fit, initialised
+
+RECORD = Path(__file__).with_name("recorded.json")
+RECORDING = os.environ.get("SPECTRAN_GOLDEN") == "record"
+METHODS = [
+    name
+    for name in naming.names("methods")
+    if naming.module("methods", name).build.__annotations__["return"] == "Method"
+]
+TITLES = ["Wooden Train Set, 40 pieces", "Card game for two", "Red wooden train"]
+
+
+def compare(stage: str, name: str, found: list[float], tolerance: float) -> None:
+    revision = read_yaml(Path("revisions.yaml"))[stage]
+    recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if RECORDING:
+        recorded.setdefault(stage, {})[name] = {"revision": revision, "values": found}
+        RECORD.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
+        return
+    known = recorded.get(stage, {}).get(name)
+    assert known is not None, f"{stage} {name}: nothing recorded. Run: make golden"
+    assert known["revision"] == revision, f"revisions.yaml: {stage} was bumped. Run: make golden"
+    moved = f"{stage} {name}: the numbers moved. Bump `{stage}` in revisions.yaml, run make golden."
+    assert np.allclose(found, known["values"], rtol=tolerance, atol=tolerance), moved
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_losses(name: str, params: Params, inputs: Any) -> None:
+    """Twenty epochs of three steps each; other CPUs may differ in the last bits of every step."""
+    train = params.train.model_copy(update={"max_epochs": 20, "patience": 20})
+    sizes = sasrec.Config(history=5, blocks=2, heads=1)
+    parts = Parts(
+        train,
+        lambda width: sasrec.build(sizes, width, train.dropout),
+        lambda: ranking_loss(train.loss),
+    )
+    settings = naming.settings("methods", name, params.methods)
+    build = naming.module("methods", name).build
+    made = initialised(lambda: build(settings, inputs, parts), 0)
+    assert isinstance(made, Method)
+    curves = fit(made, inputs.sequences, train, 0).curves
+    compare("train", name, [v for _, _, kind, v in curves if kind == "train/loss"], 1e-4)
+
+
+@pytest.mark.parametrize("name", ["hash", "minilm"])
+def test_embeddings(name: str, params: Params) -> None:
+    """First entries of three titles; batches move MiniLM by 1.5e-7."""
+    values = open_encoder(params.encoder(name), Path(), "cpu").encode(TITLES)
+    compare("encode", name, [round(float(v), 7) for v in values[:, :8].ravel()], 1e-5)
