@@ -57,4 +57,4 @@ def test_every_method_is_in_the_table() -> None:
 
 def test_every_path_named_exists() -> None:
     for path in set(re.findall(r"`((?:pipeline|stages|tests|benchmarks)/[\w/]+\.?\w*)`", README)):
-        assert Path(path).exists(), path
+        assert "NAME" in path or Path(path).exists(), path
