@@ -26,7 +26,7 @@ def download(
     An interrupted download goes on where it stopped. The bytes stay in the cache, outside DVC.
     """
     from pipeline.artifacts import RAW, save_json
-    from pipeline.obtain import bytes_to_fetch, obtain, terms
+    from pipeline.download.obtain import bytes_to_fetch, obtain, terms
 
     source, settings = run.params.dataset(dataset).source, run.params.download
     if words := terms(source):

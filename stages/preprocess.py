@@ -23,8 +23,8 @@ def preprocess(
     from pipeline import artifacts
     from pipeline.data.prepare import intern, prepare
     from pipeline.data.rejects import settle, without_duplicates
+    from pipeline.download.rawfiles import locate
     from pipeline.naming import module
-    from pipeline.rawfiles import locate
 
     config = run.params.dataset(dataset)
     read = module("data/sources", config.source.format).read

@@ -137,8 +137,8 @@ def _raw(run: Run, manifest: dict[str, object]) -> None:
 
 
 def _raw_path(run: Run, params: Params, dataset: str, role: str, name: str) -> Path | None:
+    from pipeline.download.rawfiles import place
     from pipeline.errors import ConfigError
-    from pipeline.rawfiles import place
 
     if dataset not in params.datasets:
         return None

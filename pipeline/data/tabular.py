@@ -21,6 +21,7 @@ from pipeline.data.lines import (
     MAX_LINE_BYTES,
     NOT_UTF8,
     Rejects,
+    as_text,
     as_texts,
     blocks,
     decode,
@@ -75,9 +76,9 @@ def column_names(path: Path) -> list[str]:
     if kind == ".parquet":
         with _damage(path):
             return list(pl.read_parquet_schema(path))
+    if kind in (".csv", ".tsv"):
+        return _header(path, "," if kind == ".csv" else "\t")
     with _text(path) as handle:
-        if kind in (".csv", ".tsv"):
-            return _header(handle, "," if kind == ".csv" else "\t")
         found: dict[str, None] = {}
         for _, line in zip(range(100), handle, strict=False):
             try:
@@ -100,6 +101,11 @@ class _Check:
             for role, column in self.wanted.items()
             if column not in found
         ]
+        if mistakes and ("\0" in "".join(found) or _row_problem(found, len(found))):
+            raise DataError(
+                f"{self.path}: the names of the columns are not UTF-8 text, so {_names(self.wanted)} "
+                f"cannot all be found. Save the file as UTF-8 and run the same command again."
+            )
         if mistakes:
             raise ConfigError("\n".join(mistakes))
 
@@ -131,8 +137,9 @@ def _text(path: Path) -> Iterator[io.TextIOWrapper]:
         yield handle
 
 
-def _header(handle: io.TextIOWrapper, separator: str) -> list[str]:
-    return next(csv.reader(handle, delimiter=separator), [])
+def _header(path: Path, separator: str) -> list[str]:
+    with _text(path) as handle:
+        return next(csv.reader(handle, delimiter=separator), [])
 
 
 def _parquet(path: Path, wanted: Mapping[str, str], check: _Check) -> Sieve:
@@ -143,8 +150,7 @@ def _parquet(path: Path, wanted: Mapping[str, str], check: _Check) -> Sieve:
 
 
 def _csv(path: Path, wanted: Mapping[str, str], check: _Check, separator: str) -> Sieve:
-    with _text(path) as handle:
-        check(_header(handle, separator))
+    check(_header(path, separator))
     try:
         frame = pl.read_csv(
             path,
@@ -219,8 +225,13 @@ def _json(path: Path, wanted: Mapping[str, str], check: _Check) -> Sieve:
                     rejects.add(number, str(error), line)
                     continue
                 seen.update(record)
-                for role, column in wanted.items():
-                    columns[role].append(_flat(record.get(column)))
+                values = {role: record.get(column) for role, column in wanted.items()}
+                if any(_is_broken(values.get(role)) for role in ("user", "item")):
+                    # Replacing the surrogate, as in text, could make two ids one.
+                    rejects.add(number, "an id holds half a character (a lone surrogate)", line)
+                    continue
+                for role, value in values.items():
+                    columns[role].append(_flat(value))
                 columns["line"].append(number)
     if columns["line"]:
         check(sorted(seen))
@@ -231,9 +242,13 @@ def _json(path: Path, wanted: Mapping[str, str], check: _Check) -> Sieve:
     return sieve
 
 
+def _is_broken(value: Any) -> bool:
+    return isinstance(value, str) and as_text(value) != value
+
+
 def _flat(value: Any) -> str | None:
     if isinstance(value, str):
-        return value
+        return as_text(value)
     if isinstance(value, bool) or value is None:
         return None
     texts = as_texts(value)

@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import rawfiles
 from pipeline.artifacts import RAW, load_json
+from pipeline.download import rawfiles
+from pipeline.download.rawfiles import locate
 from pipeline.errors import ArtifactError, ConfigError, DataError, ResourceError
 from pipeline.params import load
-from pipeline.rawfiles import locate
 from stages.download import download
 from stages.run import Run
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Download
+from pipeline.download.fetch import PARTS, REGISTRY, Fetcher, Wanted, alone
+from pipeline.download.transfer import content_range, offered_bytes
 from pipeline.errors import DataError, ResourceError
-from pipeline.fetch import PARTS, REGISTRY, Fetcher, Wanted, alone
-from pipeline.transfer import content_range, offered_bytes
 
 BODY = gzip.compress(os.urandom(600_000), compresslevel=0, mtime=0)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -330,7 +330,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from pipeline.config import Download
-from pipeline.fetch import Fetcher, Wanted
+from pipeline.download.fetch import Fetcher, Wanted
 settings = Download(mirror=None, retries=0, timeout_s=30, max_unpacked_bytes=1)
 Fetcher(Path(sys.argv[1]), settings, lambda n: None).fetch(Wanted(*sys.argv[2:5], None))
 """

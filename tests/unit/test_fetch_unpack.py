@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.download.unpack import is_archive, unpack
 from pipeline.errors import DataError
-from pipeline.unpack import is_archive, unpack
 
 LIMIT = 1_000_000
 

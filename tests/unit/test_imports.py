@@ -16,7 +16,8 @@ LIGHT = {"typer", "stages", "__future__"}
 """What a stage module may import when it is loaded, beside the standard library."""
 
 LAYERS = (
-    {"errors", "files", "config", "artifacts", "values", "randomness", "cells", "tensorfile"},
+    {"errors", "files", "strict", "config", "params", "codecs", "artifacts", "values"}
+    | {"randomness", "cells", "tensorfile"},
     {"data", "encoders", "spectral"},
     {"model"},
     {"adapters", "backbones", "objectives", "fusion"},

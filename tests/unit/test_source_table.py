@@ -163,6 +163,22 @@ def test_broken_json_lines_are_set_aside(tmp_path: Path) -> None:
     assert tables.rows == 6
 
 
+def test_half_characters_are_replaced_in_text_and_refused_in_ids(tmp_path: Path) -> None:
+    log = f'{{"u":"1","i":"a","t":{T0}}}\n{{"u":"\\ud800","i":"a","t":{T0}}}\n'
+    items = '{"id":"a","name":"x\\ud800y"}\n{"id":"b\\udfff","name":"z"}\n'
+    tables = load(tmp_path, log, items, ("log.jsonl", "items.jsonl"))
+    assert tables.items["title"].to_list() == ["x?y"]
+    why = "an id holds half a character (a lone surrogate)"
+    assert reasons(tables) == [("log.jsonl", 2, why), ("items.jsonl", 2, why)]
+
+
+@pytest.mark.parametrize(("encoding", "user"), [("utf-16", "u"), ("cp1252", "\u00e9")])
+def test_header_that_is_not_utf8_is_said(tmp_path: Path, encoding: str, user: str) -> None:
+    log = LOG_CSV.replace("u,i,t", f"{user},i,t").encode(encoding)
+    with pytest.raises(DataError, match="not UTF-8 text.*Save the file as UTF-8"):
+        load(tmp_path, log, user=user)
+
+
 def test_first_of_duplicate_items_is_kept(tmp_path: Path) -> None:
     tables = load(tmp_path, LOG_CSV, "id,name\na,first\nb,saw\na,second\n")
     assert tables.items["title"].to_list() == ["first", "saw"]

@@ -1,4 +1,4 @@
-"""Files of a public data set: Pooch keeps names and checksums, `pipeline.transfer` moves the bytes.
+"""Files of a public data set: Pooch keeps names and checksums, `pipeline.download.transfer` moves the bytes.
 
 Bytes collect in `<folder>/.parts/NAME` and get their final name only after size, kind and SHA-256
 were checked. A checksum that the publisher does not give is recorded at the first download in
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config import Download
+from pipeline.download.transfer import Meter, Transfer, discard, have
 from pipeline.errors import DataError, ResourceError
 from pipeline.files import sha256_file, write_atomic
-from pipeline.transfer import Meter, Transfer, discard, have
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import Download, Local, Source, Synthetic, Web
 from pipeline.data import demo
+from pipeline.download.fetch import Fetcher, Wanted, alone
+from pipeline.download.rawfiles import entry, folder, origins
+from pipeline.download.transfer import offered_bytes
+from pipeline.download.unpack import is_archive, unpack
 from pipeline.errors import ConfigError, DataError
-from pipeline.fetch import Fetcher, Wanted, alone
 from pipeline.params import expand
-from pipeline.rawfiles import entry, folder, origins
-from pipeline.transfer import offered_bytes
-from pipeline.unpack import is_archive, unpack
 
 Advance = Callable[[int], None]
 
@@ -65,7 +65,7 @@ def obtain(
     force: bool,
     advance: Advance,
 ) -> dict[str, Any]:
-    """Bring every raw file here and return the manifest (see `pipeline.rawfiles`).
+    """Bring every raw file here and return the manifest (see `pipeline.download.rawfiles`).
 
     force: fetch again what the cache already holds.
     """

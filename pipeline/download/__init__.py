@@ -1,0 +1,1 @@
+"""Raw files: fetched, generated or found, listed in a manifest, located again for reading."""
