@@ -1,4 +1,4 @@
-"""Files of a public data set: Pooch keeps names and checksums, `pipeline.download.transfer` moves the bytes.
+"""Files of a public data set: Pooch keeps names and checksums, `transfer` moves the bytes.
 
 Bytes collect in `<folder>/.parts/NAME` and get their final name only after size, kind and SHA-256
 were checked. A checksum that the publisher does not give is recorded at the first download in
