@@ -103,8 +103,8 @@ class _Check:
         ]
         if mistakes and ("\0" in "".join(found) or _row_problem(found, len(found))):
             raise DataError(
-                f"{self.path}: the names of the columns are not UTF-8 text, so {_names(self.wanted)} "
-                f"cannot all be found. Save the file as UTF-8 and run the same command again."
+                f"{self.path}: the names of the columns are not UTF-8 text, so "
+                f"{_names(self.wanted)} cannot all be found. Save the file as UTF-8 and run the same command again."
             )
         if mistakes:
             raise ConfigError("\n".join(mistakes))

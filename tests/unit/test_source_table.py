@@ -175,7 +175,7 @@ def test_half_characters_are_replaced_in_text_and_refused_in_ids(tmp_path: Path)
 @pytest.mark.parametrize(("encoding", "user"), [("utf-16", "u"), ("cp1252", "\u00e9")])
 def test_header_that_is_not_utf8_is_said(tmp_path: Path, encoding: str, user: str) -> None:
     log = LOG_CSV.replace("u,i,t", f"{user},i,t").encode(encoding)
-    with pytest.raises(DataError, match="not UTF-8 text.*Save the file as UTF-8"):
+    with pytest.raises(DataError, match=r"not UTF-8 text.*Save the file as UTF-8"):
         load(tmp_path, log, user=user)
 
 
