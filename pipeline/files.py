@@ -7,7 +7,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import ResourceError
@@ -41,7 +41,8 @@ def atomic(path: Path, scratch: Path | None = None) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # the folder could not be made; its reason is told
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes, scratch: Path | None = None) -> None:

@@ -6,6 +6,7 @@ its signature and turns a user's mistake into a message and exit code 2.
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import os
@@ -22,6 +23,16 @@ from stages.run import Run, printable
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
+
+CURES = {
+    errno.ENOSPC: "Free some space and run the same command again.",
+    errno.EDQUOT: "Free some space and run the same command again.",
+    errno.EACCES: "Change its permissions, or write elsewhere with --out.",
+    errno.EROFS: "Write elsewhere with --out.",
+    errno.EISDIR: "A file is expected there: name another place.",
+    errno.ENOTDIR: "A folder is expected there: name another place.",
+}
+"""What to do when the system refuses a file for a reason outside the program."""
 
 
 def parse_changes(pairs: Sequence[str], out: Path | None) -> dict[str, Any]:
@@ -161,3 +172,10 @@ def guarded() -> Iterator[None]:
         # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
+    except OSError as error:
+        if error.errno not in CURES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        said = f"{where}{error.strerror}. {CURES[error.errno]}"
+        print(f"error: {printable(said)}", file=sys.stderr, flush=True)
+        raise typer.Exit(USER_MISTAKE) from None

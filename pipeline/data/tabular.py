@@ -77,7 +77,9 @@ def column_names(path: Path) -> list[str]:
         with _damage(path):
             return list(pl.read_parquet_schema(path))
     if kind in (".csv", ".tsv"):
-        return _header(path, "," if kind == ".csv" else "\t")
+        header = _header(path, "," if kind == ".csv" else "\t")
+        _refuse_other_encoding(path, header)
+        return header
     with _text(path) as handle:
         found: dict[str, None] = {}
         for _, line in zip(range(100), handle, strict=False):
@@ -101,13 +103,17 @@ class _Check:
             for role, column in self.wanted.items()
             if column not in found
         ]
-        if mistakes and ("\0" in "".join(found) or _row_problem(found, len(found))):
-            raise DataError(
-                f"{self.path}: the names of the columns are not UTF-8 text, so "
-                f"{_names(self.wanted)} cannot all be found. Save the file as UTF-8 and run the same command again."
-            )
         if mistakes:
+            _refuse_other_encoding(self.path, found)
             raise ConfigError("\n".join(mistakes))
+
+
+def _refuse_other_encoding(path: Path, header: list[str]) -> None:
+    if "\0" in "".join(header) or _row_problem(header, len(header)):
+        raise DataError(
+            f"{path}: the names of the columns are not UTF-8 text. "
+            f"Save the file as UTF-8 and run the same command again."
+        )
 
 
 def _names(wanted: Mapping[str, str]) -> str:

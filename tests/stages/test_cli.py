@@ -63,6 +63,8 @@ def test_the_stages_are_those_of_the_order() -> None:
         (["train", "demo", "minilm", "sasrec", "id", "--set", "train.width=8"], "--out"),
         (["clean"], "--stale"),
         (["ls", "--params", "nowhere.yaml"], "nowhere.yaml"),
+        (["ls", "--params", "."], "A file is expected"),
+        (["download", "demo", "--out", "README.md"], "A folder is expected"),
     ],
 )
 def test_a_mistake_exits_2_with_a_message_and_no_traceback(words: list[str], said: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pipeline.config import Source
 from pipeline.data.raw import INTERACTIONS, ITEM_TEXT, RawTables
 from pipeline.data.sources.table import read
+from pipeline.data.tabular import column_names
 from pipeline.errors import ConfigError, DataError
 from pipeline.strict import build
 
@@ -177,6 +178,8 @@ def test_header_that_is_not_utf8_is_said(tmp_path: Path, encoding: str, user: st
     log = LOG_CSV.replace("u,i,t", f"{user},i,t").encode(encoding)
     with pytest.raises(DataError, match=r"not UTF-8 text.*Save the file as UTF-8"):
         load(tmp_path, log, user=user)
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        column_names(tmp_path / "log.csv")
 
 
 def test_first_of_duplicate_items_is_kept(tmp_path: Path) -> None:
