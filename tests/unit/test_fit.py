@@ -19,11 +19,11 @@ from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Progress, fit, initialised
 
 
-def method(params: config.Params, inputs: Any, seed: int = 0) -> Method:
+def method(params: config.Params, inputs: Any, seed: int = 0, dropout: float = 0.2) -> Method:
     train = params.train
     parts = Parts(
         train,
-        lambda width: sasrec.build(sasrec.Config(history=5, blocks=1, heads=1), width, 0.2),
+        lambda width: sasrec.build(sasrec.Config(history=5, blocks=1, heads=1), width, dropout),
         lambda: ranking_loss(train.loss),
     )
     settings = naming.settings("methods", "spectran", params.methods)
@@ -127,3 +127,16 @@ def test_untrained_items_are_pushed_only_as_negatives_of_the_catalogue(
     moved = (made.model.adapters["item"].id != before).any(dim=1)
     assert moved[1:21].all()
     assert moved[21:].any() == (source == "catalogue")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_starts_like_the_cpu(params: config.Params, inputs: Any) -> None:
+    """Without dropout, whose masks differ, the first epochs agree within float32 rounding."""
+    train = params.train
+    curves = [
+        fit(method(params, inputs, dropout=0.0), inputs.sequences, train, 0, device=device).curves
+        for device in ("cpu", "cuda:0")
+    ]
+    first, second = ([v for _, _, kind, v in c if kind == "train/loss"] for c in curves)
+    assert first == pytest.approx(second, rel=1e-4)
