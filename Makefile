@@ -13,7 +13,7 @@ SHELL := /bin/sh
 # dvc runs `spectran`; scripts start each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHON
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
