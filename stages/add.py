@@ -88,8 +88,14 @@ def add(
     words |= {"item_id": item_id, "title": title, "brand": brand}
     words |= {"categories": categories, "description": description}
     given = {role: _nothing(column) for role, column in words.items() if column is not None}
-    log = propose.sample(interactions)
-    columns = propose.guess(log, propose.sample(items), given)
+    log, catalogue = propose.sample(interactions), propose.sample(items)
+    try:
+        columns = propose.guess(log, catalogue, given)
+    except ConfigError as error:
+        if not given and propose.swapped(log, catalogue):
+            hint = f" Swapped? The interactions come first: {items} {interactions}"
+            raise ConfigError(f"{error}{hint}") from error
+        raise
     unit = _nothing(time_unit)
     if time_unit is None and columns.time is not None:
         unit = propose.unit_of(log[columns.time])
@@ -170,7 +176,7 @@ def _preprocess(
     why = []
     if core is None:
         core, reason = core_for(raw)
-        why.append(f"core {core}: {reason}")
+        why.append(reason)
     values["core"] = core
     untimed = raw.interactions["time"].null_count()
     if untimed:

@@ -75,9 +75,10 @@ def guess(log: pl.DataFrame, items: pl.DataFrame, given: Mapping[str, str | None
     for role in ("user", "item", "item_id", "title"):
         if found[role] is None:
             frame = log if role in LOG_NAMES else items
+            where = "interactions" if role in LOG_NAMES else "items"
             raise ConfigError(
-                f"cannot tell which column is the {role}: found {', '.join(frame.columns)}. "
-                f"Name it: --{role.replace('_', '-')} COLUMN"
+                f"{where}: cannot tell which column is the {role.replace('_', ' ')}: found "
+                f"{', '.join(frame.columns)}. Name it: --{role.replace('_', '-')} COLUMN"
             )
     if found["time"] is not None and "time" not in given and not _filled(log[found["time"]]).len():
         found["time"] = None  # an order-only log with an empty time column
@@ -85,10 +86,19 @@ def guess(log: pl.DataFrame, items: pl.DataFrame, given: Mapping[str, str | None
         found["time"] = _timely(log, set(found.values()))
     if found["time"] is None and found["position"] is None:
         raise ConfigError(
-            f"cannot tell the order of events: no time and no position among "
+            f"interactions: cannot tell the order of events: no time and no position among "
             f"{', '.join(log.columns)}. Name one: --time COLUMN or --position COLUMN"
         )
     return Columns.model_validate(found)
+
+
+def swapped(log: pl.DataFrame, items: pl.DataFrame) -> bool:
+    """Whether every needed column is found once the two tables change places."""
+    try:
+        guess(items, log, {})
+    except ConfigError:
+        return False
+    return True
 
 
 def core_for(tables: RawTables) -> tuple[int, str]:

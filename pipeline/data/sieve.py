@@ -187,7 +187,7 @@ def _check_unit(sieve: Sieve, unit: str) -> None:
     if place > LATEST or (place < EARLIEST and unit != "s" and guess is not None):
         what = "after the year 2100" if place > LATEST else "before the year 1980"
         cure = (
-            f"They look like {guess}. Set source.time_unit: {guess}."
+            f"They look like {guess}. Set source.time_unit: {guess} (add: --time-unit {guess})."
             if guess
             else ("Set source.time_unit to s, ms, us or ns, whichever they are.")
         )
@@ -207,7 +207,7 @@ def _no_unit(sieve: Sieve, unit: str | None, what: str) -> None:
     if unit is not None:
         raise ConfigError(
             f"params.yaml: source.time_unit: {unit}, but {sieve.columns['time']} in {sieve.file} "
-            f"holds {what}, which have no unit. Set it to null."
+            f"holds {what}, which have no unit. Set it to null (add: --time-unit none)."
         )
 
 
