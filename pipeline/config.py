@@ -238,6 +238,12 @@ class TrainConfig(Strict):
     threads: Positive
     """CPU threads of training; part of the params because sums depend on it in the last bit."""
 
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> TrainConfig:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is named twice; a repeated seed is no new run")
+        return self
+
 
 # ---------------------------------------------------------------- evaluate
 

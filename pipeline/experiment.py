@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 import torch
 
 from pipeline import artifacts, naming
+from pipeline.cells import NONE, UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
 from pipeline.errors import ConfigError
@@ -21,9 +23,6 @@ from pipeline.model import Backbone, Method, MethodConfig, Parts, Scorer, Untrai
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Log, fit, initialised
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
-
-NO_SEED = 0
-"""The single seed of untrained methods, which draw nothing."""
 
 
 class CellInputs:
@@ -102,41 +101,19 @@ class Experiment:
         backbone = naming.settings("backbones", cell["backbone"], params.backbones)
         assert isinstance(method, MethodConfig) and isinstance(backbone, MethodConfig)
         needs: tuple[str, ...] = found.NEEDS
-        if needs and cell["encoder"] != "none":
-            params.encoder(cell["encoder"])
-        _fits(cell, needs)
+        trained = found.build.__annotations__.get("return") != "Untrained"
+        _fits(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
         inputs.check()
         _ = inputs.sequences
-
-        def sequence_encoder(width: int) -> Backbone:
-            built = encoder_code.build(backbone, width, train.dropout)
-            assert isinstance(built, Backbone)
-            return built
-
-        def build() -> Method | Untrained:
-            ranking = lambda: ranking_loss(train.loss)  # noqa: E731
-            made = found.build(method, inputs, Parts(train, sequence_encoder, ranking))
-            assert isinstance(made, Method | Untrained)
-            return made
-
-        trained = found.build.__annotations__.get("return") != "Untrained"
-        if not trained and cell["backbone"] != "none":
-            raise ConfigError(
-                f"methods.{cell['method']} is not trained and reads no backbone. "
-                f"Use the backbone `none`, found {cell['backbone']}."
-            )
-        if trained and cell["backbone"] == "none":
-            encoder_code.build(backbone, train.width, train.dropout)
-        code = tuple(Path(str(m.__file__)) for m in (found, encoder_code))
-        return cls(
-            cell, train, method, backbone, inputs, revision, build, trained, (code[0], code[1])
-        )
+        build = _builder(found, encoder_code, method, backbone, inputs, train)
+        code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
+        return cls(cell, train, method, backbone, inputs, revision, build, trained, code)
 
     @property
     def seeds(self) -> list[int]:
         """Seeds of the cell."""
-        return self.train.seeds if self.trained else [NO_SEED]
+        return list(self.train.seeds if self.trained else UNTRAINED_SEEDS)
 
     @property
     def histories(self) -> int:
@@ -248,15 +225,49 @@ class Experiment:
         return table(counts, data.train_counts())
 
 
-def _fits(cell: Mapping[str, str], needs: tuple[str, ...]) -> None:
-    method, encoder = cell["method"], cell["encoder"]
-    if needs and encoder == "none":
-        raise ConfigError(
-            f"methods.{method} reads item text: name an encoder instead of `none`, "
-            f"e.g. spectran train {cell['dataset']} minilm {cell['backbone']} {method}"
-        )
-    if not needs and encoder != "none":
-        raise ConfigError(
-            f"methods.{method} reads no text, so its encoder is `none`, found {encoder}. "
-            f"Run: spectran train {cell['dataset']} none {cell['backbone']} {method}"
-        )
+def _builder(
+    found: ModuleType,
+    encoder_code: ModuleType,
+    method: MethodConfig,
+    backbone: MethodConfig,
+    inputs: CellInputs,
+    train: TrainConfig,
+) -> Callable[[], Method | Untrained]:
+    """Return what puts the cell's parts together; every call draws new initial values."""
+
+    def sequence_encoder(width: int) -> Backbone:
+        built = encoder_code.build(backbone, width, train.dropout)
+        assert isinstance(built, Backbone)
+        return built
+
+    parts = Parts(train, sequence_encoder, lambda: ranking_loss(train.loss))
+
+    def build() -> Method | Untrained:
+        made = found.build(method, inputs, parts)
+        assert isinstance(made, Method | Untrained)
+        return made
+
+    return build
+
+
+def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bool) -> None:
+    """Raise ConfigError unless method, encoder and backbone belong together."""
+    encoder, backbone = cell["encoder"], cell["backbone"]
+    if reads_text and encoder != NONE:
+        params.encoder(encoder)
+    mistakes = []
+    if reads_text and encoder == NONE:
+        mistakes.append(f"reads item text: name an encoder instead of `{NONE}`")
+        encoder = next(iter(params.encoders), "ENCODER")
+    elif not reads_text and encoder != NONE:
+        mistakes.append(f"reads no text, so its encoder is `{NONE}`, found {encoder}")
+        encoder = NONE
+    if trained and backbone == NONE:
+        mistakes.append(f"is trained: name a backbone instead of `{NONE}`")
+        backbone = next((name for name in params.backbones if name != NONE), "BACKBONE")
+    elif not trained and backbone != NONE:
+        mistakes.append(f"is not trained, so its backbone is `{NONE}`, found {backbone}")
+        backbone = NONE
+    if mistakes:
+        command = f"spectran train {cell['dataset']} {encoder} {backbone} {cell['method']}"
+        raise ConfigError(f"methods.{cell['method']} {', and '.join(mistakes)}. Run: {command}")

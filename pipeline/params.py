@@ -124,3 +124,17 @@ def expand(path: str, base: Path) -> Path:
 def cache_folder(base: Path) -> Path:
     """Return the prunable store beside DVC: $SPECTRAN_CACHE, or .cache below `base`."""
     return Path(os.environ.get("SPECTRAN_CACHE") or base / ".cache")
+
+
+def save_every_s() -> float:
+    """Return how often training keeps its state: $SPECTRAN_SAVE_EVERY_S, or every 10 seconds.
+
+    Changes no result. Raises ConfigError for what is no number of seconds.
+    """
+    text = os.environ.get("SPECTRAN_SAVE_EVERY_S") or "10"
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise ConfigError(
+            f"SPECTRAN_SAVE_EVERY_S: {text} is no number of seconds. Allowed: 0 (after every "
+            f"epoch) and more. Unset it, or write a number."
+        )
+    return float(text)

@@ -14,7 +14,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Frozen, unknown keys forbidden, no coercion between types."""
+    """Frozen, unknown keys forbidden. A number may be written as text: YAML reads 1e-3 as one."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True

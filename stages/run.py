@@ -90,8 +90,12 @@ class Run:
         print(json.dumps(content, sort_keys=True) if self.json else text, flush=True)
 
     def log_to(self, *cell: str) -> None:
-        """Open the JSON-lines log of this cell: logs/<command>/<cell>.jsonl, started afresh."""
-        self._log_path = self.base / "logs" / self.name / ("-".join(cell) + ".jsonl")
+        """Open the JSON-lines log of this cell: logs/<command>/<cell>.jsonl, started afresh.
+
+        With --out it lies in logs/out/, because the report reads minutes from the other.
+        """
+        folder = self.base / "logs" / ("out" if self.out else "") / self.name
+        self._log_path = folder / ("-".join(cell) + ".jsonl")
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log_path.write_text("")
 

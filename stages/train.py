@@ -36,7 +36,6 @@ def train(
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable sums on CUDA
     from pipeline.experiment import Experiment
-    from pipeline.files import TEMPORARY, remove_orphans
     from pipeline.training.fit import deterministic
 
     device = pick_device(run.device)
@@ -53,7 +52,6 @@ def train(
         device=device if work.trained else None,
     ):
         return
-    remove_orphans(run.target / TEMPORARY)
     deterministic(device, threads)
     run.log_to(dataset, encoder, backbone, method)
     for seed, files in outputs.items():
@@ -70,11 +68,11 @@ def _seed(
     run: Run, work: Experiment, seed: int, files: dict[str, Path], device: str, threads: int
 ) -> None:
     from pipeline.files import TEMPORARY
+    from pipeline.params import save_every_s
     from pipeline.training.store import SeedStore, key
 
     name = key({**work.identity(seed), "device": device.split(":")[0], "threads": threads})
-    save_every_s = float(os.environ.get("SPECTRAN_SAVE_EVERY_S", "10"))
-    store = SeedStore(run.cache / "train" / name, save_every_s)
+    store = SeedStore(run.cache / "train" / name, save_every_s())
     if run.force:
         store.forget()
     record = store.finished()

@@ -1,0 +1,345 @@
+"""`spectran train` as a user runs it: what it writes, what it refuses, and what a kill costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline import artifacts
+from pipeline.values import Catalog, Sequences
+from stages.cli import build
+
+APP = build()
+TREE = Path(__file__).resolve().parents[2]
+SMALL = {"width": 8, "max_epochs": 3, "patience": 3, "seeds": [0, 1], "batch_size": 8}
+CELL = ("demo", "none", "sasrec", "id")
+
+
+@pytest.fixture
+def project(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with inputs and small settings, as working directory."""
+    monkeypatch.chdir(tiny_root)
+    monkeypatch.delenv("SPECTRAN_CACHE", raising=False)
+    monkeypatch.setenv("SPECTRAN_SAVE_EVERY_S", "0")
+    write(tiny_root, **SMALL)
+    return tiny_root
+
+
+def write(root: Path, **train: Any) -> None:
+    """Set the training values of `demo`."""
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    content["datasets"]["demo"]["train"] = train
+    (root / "params.yaml").write_text(yaml.safe_dump(content))
+
+
+def train(*words: str) -> Result:
+    return CliRunner().invoke(APP, ["train", *words])
+
+
+def refused(*words: str) -> str:
+    """Return the message of a command that a user's mistake stops."""
+    done = train(*words)
+    assert done.exit_code == 2, f"{done.output}{done.exception!r}"
+    assert isinstance(done.exception, SystemExit | click.exceptions.Exit)
+    assert "Traceback" not in done.output
+    return done.stderr
+
+
+def made(root: Path) -> dict[str, bytes]:
+    """Return what training wrote under final names."""
+    kinds = ("models", "curves", "ranks")
+    files = [p for kind in kinds for p in (root / kind).rglob("*") if p.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+# ------------------------------------------------------------------------- what it writes
+
+
+def test_every_seed_leaves_a_model_curves_and_ranks(project: Path) -> None:
+    done = train(*CELL)
+    assert done.exit_code == 0, done.output
+    cell = "demo/none/sasrec/id"
+    assert set(made(project / "artifacts")) == {
+        f"{kind}/{cell}/{seed}.{suffix}"
+        for kind, suffix in (("models", "safetensors"), ("curves", "parquet"), ("ranks", "parquet"))
+        for seed in (0, 1)
+    }
+    curves = pq.read_table(f"artifacts/curves/{cell}/0.parquet").to_pydict()
+    assert sorted(set(curves["epoch"])) == [1, 2, 3]
+    assert {"train/loss", "valid/ndcg@20", "std_id"} <= set(curves["name"])
+    ranks = pq.read_table(f"artifacts/ranks/{cell}/0.parquet").to_pydict()
+    assert ranks["split"] == ["valid"] * 20 + ["test"] * 20
+    assert set(ranks["candidates"]) == {24}
+    assert done.stdout.splitlines()[-1].endswith("Next: spectran evaluate demo")
+    lines = Path("logs/train/demo-none-sasrec-id.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [e["event"] for e in events] == (["epoch"] * 3 + ["done"]) * 2
+    assert {"train/loss", "valid/ndcg@20", "std_id", "seconds"} <= set(events[0])
+
+
+@pytest.mark.parametrize("method", ["llminit", "morec", "alphafuse", "spectran"])
+def test_methods_with_text_train(project: Path, method: str) -> None:
+    write(project, **SMALL | {"seeds": [0], "max_epochs": 1})
+    assert train("demo", "hash", "sasrec", method).exit_code == 0
+    assert len(made(project / "artifacts")) == 3
+
+
+@pytest.mark.parametrize("words", [("none", "popularity"), ("hash", "text_neighbour")])
+def test_untrained_methods_leave_ranks_only(project: Path, words: tuple[str, str]) -> None:
+    encoder, method = words
+    assert train("demo", encoder, "none", method).exit_code == 0
+    assert list(made(project / "artifacts")) == [f"ranks/demo/{encoder}/none/{method}/0.parquet"]
+
+
+def test_a_second_run_trains_nothing_and_force_trains_again(project: Path) -> None:
+    assert train(*CELL).exit_code == 0
+    wanted = made(project / "artifacts")
+    again = train(*CELL)
+    assert again.stdout.count("train reuse seed=") == 2 and "train epoch" not in again.stdout
+    forced = train(*CELL, "--force")
+    assert forced.stdout.count("train epoch") == 6 and made(project / "artifacts") == wanted
+
+
+def test_an_added_seed_trains_only_itself(project: Path) -> None:
+    assert train(*CELL).exit_code == 0
+    write(project, **SMALL | {"seeds": [0, 1, 2]})
+    done = train(*CELL)
+    assert done.stdout.count("train reuse") == 2 and done.stdout.count("train done seed=2") == 1
+
+
+def test_trying_something_touches_no_tracked_result_and_no_tracked_log(project: Path) -> None:
+    assert train(*CELL).exit_code == 0
+    tracked, log = made(project / "artifacts"), Path("logs/train/demo-none-sasrec-id.jsonl")
+    said = log.read_bytes()
+    changes = ("--set", "datasets.demo.train.seeds=[5]", "--set", "train.learning_rate=1e-2")
+    assert train(*CELL, *changes, "--out", "scratch/a").exit_code == 0
+    assert made(project / "artifacts") == tracked and log.read_bytes() == said
+    assert {Path(name).stem for name in made(project / "scratch/a")} == {"5"}
+    assert Path("logs/out/train/demo-none-sasrec-id.jsonl").exists()
+
+
+# ------------------------------------------------------------------------- how it speaks
+
+
+def test_dry_run_says_what_it_would_do_and_writes_nothing(project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    done = train(*CELL, "--dry-run", "--device", "cpu")
+    assert done.exit_code == 0 and "device cpu" in done.stdout
+    assert "writes artifacts/ranks/demo/none/sasrec/id/1.parquet" in done.stdout
+    plan = json.loads(train(*CELL, "--dry-run", "--json", "--device", "cpu").stdout)
+    assert plan["device"] == "cpu" and len(plan["writes"]) == 6 and plan["memory_bytes"] > 0
+    assert all(entry["exists"] for entry in plan["reads"])
+    assert sorted(project.rglob("*")) == before
+
+
+def test_json_is_one_object_and_quiet_is_silent(project: Path) -> None:
+    answer = json.loads(train(*CELL, "--json").stdout)
+    assert answer["seeds"] == [0, 1] and answer["next"] == "spectran evaluate demo"
+    assert answer["bytes"] == sum(Path(p).stat().st_size for p in answer["written"])
+    quiet = train(*CELL, "--quiet")
+    assert (quiet.exit_code, quiet.output) == (0, "")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
+def test_a_pipe_gets_no_bar_and_no_colour(project: Path, variables: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.cli", "train", "demo", "none", "none", "popularity"],
+        env=os.environ | {"PYTHONPATH": str(TREE)} | variables, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout
+
+
+# ------------------------------------------------------------------------- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("dmeo none sasrec id", "Did you mean demo?"),
+        ("demo hsah sasrec morec", "Did you mean hash?"),
+        ("demo none sasrek id", "Did you mean sasrec?"),
+        ("demo hash sasrec spectrann", "Did you mean spectran?"),
+        ("demo hash sasrec id", "reads no text.*Run: spectran train demo none sasrec id"),
+        ("demo none sasrec morec", "reads item text.*Run: spectran train demo .+ sasrec morec"),
+        ("demo none none id", "is trained.*Run: spectran train demo none sasrec id"),
+        ("demo none sasrec popularity", "Run: spectran train demo none none popularity"),
+        ("demo hash sasrec popularity", "no text.*not trained.*train demo none none popularity"),
+        ("demo none sasrec id --set train.width=8", "Add --out scratch/NAME"),
+        ("demo none sasrec id --set train.widht=8 --out s", "Did you mean width?"),
+        ("demo none sasrec id --set train.width --out s", "expected KEY=VALUE"),
+        ("demo none sasrec id --set methods.spectran.ordr=2 --out s", "Did you mean order?"),
+        ("demo none sasrec id --set datasets.demo.train.seeds=[0,0] --out s", "named twice"),
+        ("demo none sasrec id --set datasets.demo.train.seeds=[] --out s", "at least 1 item"),
+        ("demo none sasrec id --set train.learning_rate=fast --out s", "valid number"),
+        ("demo none sasrec id --device gpu", "Allowed: auto, cpu, cuda:N"),
+        ("demo none sasrec id --device cuda:99", "CUDA devices. Use --device cpu"),
+        ("demo none sasrec id --threads 0", "threads"),
+        ("demo none sasrec id --out params.yaml", "A folder is expected"),
+        ("demo none sasrec id --set backbones.sasrec.heads=3 --out s", "does not divide.*width 8"),
+        ("demo none sasrec id --set backbones.sasrec.history=0 --out s", "greater than 0"),
+        ("demo hash sasrec llminit --set datasets.demo.train.width=16 --out s", "11 components"),
+        ("demo hash sasrec alphafuse --set datasets.demo.train.width=16 --out s", "11 components"),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_do(project: Path, words: str, said: str) -> None:
+    # Every view keeps 11 components, so that a width of 16 is too much.
+    if "components" in said:
+        shorten(project, 11)
+    assert re.search(said, refused(*words.split()), re.DOTALL | re.IGNORECASE)
+    assert not made(project / "artifacts") and not made(project / "s")
+
+
+def shorten(root: Path, components: int) -> None:
+    """Cut the centred spectrum of `hash` to some components."""
+    cell = {"dataset": "demo", "encoder": "hash", "view": "centred"}
+    catalog = Catalog.load(root / "artifacts", "demo")
+    arrays, _ = artifacts.SPECTRUM.load(root / "artifacts", **cell)
+    cut = {n: a[..., :components] if n in "usv" else a for n, a in arrays.items()}
+    whole = {name: np.ascontiguousarray(array) for name, array in cut.items()}
+    artifacts.SPECTRUM.save(root / "artifacts", whole, items=catalog.fingerprint, params={}, **cell)
+
+
+@pytest.mark.parametrize(
+    ("words", "absent", "command"),
+    [
+        ("demo none sasrec id", "data/demo/items.parquet", "spectran preprocess demo"),
+        ("demo none sasrec id", "data/demo/sequences.parquet", "spectran preprocess demo"),
+        ("demo hash sasrec morec", "semantic/demo/hash.safetensors", "spectran encode demo hash"),
+        (
+            "demo hash sasrec spectran",
+            "spectrum/demo/hash/unit.safetensors",
+            "spectran spectrum demo hash",
+        ),
+    ],
+)
+def test_a_missing_input_names_its_command(
+    project: Path, words: str, absent: str, command: str
+) -> None:
+    (project / "artifacts" / absent).unlink()
+    said = refused(*words.split())
+    assert f"artifacts/{absent} is missing" in said and f"Run: {command}" in said
+
+
+def test_text_of_other_items_is_refused(project: Path) -> None:
+    artifacts.SEMANTIC.save(
+        project / "artifacts",
+        {"values": np.zeros((25, 4), np.float32)},
+        items="b" * 64,
+        params={},
+        dataset="demo",
+        encoder="hash",
+    )
+    said = refused("demo", "hash", "sasrec", "morec")
+    assert "made from other items" in said and "spectran encode demo hash" in said
+
+
+def replaced(root: Path, catalog: Catalog, **changes: Any) -> None:
+    """Write sequences of `demo` with other values."""
+    held = np.full(4, -1)
+    values = {
+        "items": np.ones(12, np.int64),
+        "offsets": np.arange(5) * 3,
+        "train_end": np.full(4, 2),
+        "valid_at": held,
+        "test_at": np.full(4, 2),
+        **changes,
+    }
+    users = pa.array([f"u{n}" for n in range(4)])
+    data = Sequences(
+        raw_users=users,
+        times=None,
+        num_items=len(catalog),
+        fingerprint=catalog.fingerprint,
+        **values,
+    )
+    data.save(root / "artifacts", "demo", {})
+
+
+def test_without_validation_users_nothing_is_trained(project: Path) -> None:
+    replaced(project, Catalog.load(project / "artifacts", "demo"))
+    said = refused(*CELL)
+    assert "validation split is empty" in said and "Use more users, or another split" in said
+
+
+def test_without_training_events_nothing_is_trained(project: Path) -> None:
+    catalog = Catalog.load(project / "artifacts", "demo")
+    replaced(project, catalog, train_end=np.ones(4, int), valid_at=np.ones(4, int))
+    assert "no user has two training events" in refused(*CELL)
+
+
+def test_a_catalogue_of_one_item_is_refused(project: Path) -> None:
+    table = Catalog.load(project / "artifacts", "demo").table.slice(0, 1)
+    catalog = Catalog.of(table)
+    catalog.save(project / "artifacts", "demo", {})
+    replaced(project, catalog, valid_at=np.full(4, 2), test_at=np.full(4, -1))
+    assert "the catalogue has one item" in refused(*CELL)
+
+
+def test_divergence_names_the_learning_rate(project: Path) -> None:
+    said = refused(*CELL, "--set", "train.learning_rate=1e30", "--out", "s")
+    assert "lower train.learning_rate" in said.lower() and not made(project / "s")
+
+
+def test_a_wrong_interval_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAN_SAVE_EVERY_S", "often")
+    assert "SPECTRAN_SAVE_EVERY_S: often is no number" in refused(*CELL)
+
+
+# ------------------------------------------------------------------------- what a kill costs
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_seed_stopped_in_the_middle_goes_on_to_the_same_bytes(
+    project: Path, how: signal.Signals
+) -> None:
+    write(project, **SMALL | {"max_epochs": 40, "patience": 40})
+    whole = train(*CELL, "--out", "whole", "--threads", "1")
+    assert whole.exit_code == 0
+    env = os.environ | {"PYTHONPATH": str(TREE), "SPECTRAN_CACHE": str(project / "other")}
+    words = [sys.executable, "-m", "stages.cli", "train", *CELL, "--out", "cut", "--threads", "1"]
+    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "seed=1" in line and "epoch=3 " in line:
+            break
+    process.send_signal(how)
+    process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    wanted = made(project / "whole")
+    cut = made(project / "cut")
+    assert {Path(name).stem for name in cut} == {"0"}, "the second seed has left no final file"
+    assert all(content == wanted[name] for name, content in cut.items())
+
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "train reuse seed=0" in done.stdout and "train resume seed=1" in done.stdout
+    assert "epoch=1 " not in done.stdout.replace("best_epoch", ""), "finished epochs are kept"
+    assert made(project / "cut") == wanted
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "done.json"])
+def test_a_damaged_store_counts_as_absent(project: Path, name: str) -> None:
+    assert train(*CELL).exit_code == 0
+    wanted = made(project / "artifacts")
+    for folder in Path(".cache/train").iterdir():
+        (folder / "done.json").unlink()
+        (folder / name).write_bytes(b"{")
+    done = train(*CELL)
+    assert done.exit_code == 0 and done.stdout.count("train epoch") == 6
+    assert made(project / "artifacts") == wanted
