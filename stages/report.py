@@ -90,7 +90,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
     from pipeline import artifacts
     from pipeline.cells import cells
     from pipeline.reporting.page import Chapter
-    from pipeline.reporting.protocol import is_synthetic, line, protocol, short
+    from pipeline.reporting.protocol import is_quick, is_synthetic, line, protocol, short
     from pipeline.reporting.tables import Numbers
 
     params = run.params
@@ -120,7 +120,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         protocol=line(topics),
         protocol_short=short(topics),
         synthetic=is_synthetic(params, dataset),
-        quick=bool(params.dataset(dataset).train),
+        quick=is_quick(params, dataset),
         data=artifacts.load_json(artifacts.DATA_STATS, run.root, dataset=dataset),
         spectra=spectra,
         curves=curves,

@@ -105,12 +105,13 @@ def core_for(tables: RawTables) -> tuple[int, str]:
     """Return the largest core of 5, 3, 2 that keeps half of the events, else 1; and why."""
     user, _ = filters.encode(tables.interactions["user"])
     item, _ = filters.encode(tables.interactions["item"])
-    shares = []
+    shares: list[str] = []
     for core in (5, 3, 2):
         share = float(np.mean(filters.k_core(user, item, core)[0]))
-        shares.append(f"core {core} keeps {share:.0%}")
         if share >= 0.5:
-            return core, f"{shares[-1]} of the events"
+            tried = f" ({', '.join(shares)})" if shares else ""
+            return core, f"core {core} keeps {share:.0%} of the events{tried}"
+        shares.append(f"core {core} keeps {share:.0%}")
     return 1, f"{', '.join(shares)} of the events, so nothing is filtered"
 
 

@@ -35,7 +35,9 @@ def _best(numbers: Numbers, values: dict[Cell, Value], name: str, users: int) ->
     if value.low is not None:
         text += f" (95% interval {number(value.low)} to {number(value.high)}, {users} test users)"
     near = [numbers.label(cell) for cell, value in values.items() if value.near_best]
-    if near:
+    if len(near) > 1 and len(near) == len(values) - 1:
+        text += "; the paired test does not tell it from any other"
+    elif near:
         text += f"; the paired test does not tell it from {_names(near)}"
     return text + "."
 
@@ -46,6 +48,11 @@ def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[
         return []
     if not any(value.versus_id for value in text.values()):
         return [f"No cell of {ID_ONLY} was run to compare with, so the worth of text is open."]
+    if all(value.versus_id == "unclear" for value in text.values()):
+        return [
+            f"By {name}, no method that reads text is told apart from the ID-only model: the "
+            f"differences could be chance."
+        ]
     groups = {
         "above": "beat the ID-only model",
         "unclear": "do not beat it: the difference could be chance",
@@ -111,7 +118,10 @@ def _unseen(numbers: Numbers, name: str) -> list[str]:
     text = f"For {users} of the test users ({share:.0%}) the target was never trained on; there "
     if values[best].mean == 0:
         return [text + f"no method has a {name} above zero."]
-    text += f"{numbers.label(best)} is highest with {number(values[best].mean)}"
+    highest = values[best]
+    text += f"{numbers.label(best)} is highest with {number(highest.mean)}"
+    if highest.low is not None:
+        text += f" (95% interval {number(highest.low)} to {number(highest.high)})"
     ids = [value.mean for cell, value in values.items() if cell.method == ID_ONLY and cell != best]
     if ids:
         text += f", against {number(ids[0])} for {ID_ONLY}"

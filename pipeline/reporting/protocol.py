@@ -39,11 +39,21 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
     }
     changed = flat(block.train)
     if changed:
-        lines["overrides"] = (
-            ", ".join(f"train.{key} = {value}" for key, value in sorted(changed.items()))
-            + f" ({QUICK_LOOK})"
-        )
+        lines["overrides"] = ", ".join(
+            f"train.{key} = {value}" for key, value in sorted(changed.items())
+        ) + (f" ({QUICK_LOOK})" if is_quick(params, dataset) else "")
     return lines
+
+
+def is_quick(params: Params, dataset: str) -> bool:
+    """Whether the data set is trained narrower, shorter or with fewer seeds than `train` says."""
+    full, used = params.train, params.train_for(dataset)
+    return (
+        used.width < full.width
+        or used.max_epochs < full.max_epochs
+        or used.patience < full.patience
+        or len(used.seeds) < len(full.seeds)
+    )
 
 
 def is_synthetic(params: Params, dataset: str) -> bool:
@@ -68,7 +78,7 @@ def short(topics: dict[str, str]) -> str:
     """Return the topics that CSV rows repeat."""
     kept = [topics["split"], "whole catalogue", "ties half", f"seen items {topics['seen items']}"]
     kept += [f"epochs {topics['epochs']}", f"width {topics['width']}"]
-    return "; ".join(kept + ([QUICK_LOOK] if "overrides" in topics else []))
+    return "; ".join(kept + ([QUICK_LOOK] if QUICK_LOOK in topics.get("overrides", "") else []))
 
 
 def flat(block: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""The sentences of the report on numbers written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.params import load
+from pipeline.reporting.findings import findings
+from pipeline.reporting.protocol import is_quick, protocol
+from pipeline.reporting.tables import Numbers
+
+CELLS = {"id": ("none", "sasrec"), "morec": ("minilm", "sasrec"), "spectran": ("minilm", "sasrec")}
+
+
+def metrics(part: str, users: int, **means: float) -> list[dict[str, Any]]:
+    """Rows of METRICS for NDCG@20 on test users; intervals are the mean -+ 0.1."""
+    return [
+        {
+            "encoder": CELLS[method][0],
+            "backbone": CELLS[method][1],
+            "method": method,
+            "split": "test",
+            "slice": part,
+            "metric": "ndcg",
+            "k": 20,
+            "users": users,
+            "seeds": 2,
+            "mean": mean,
+            "deviation": 0.0,
+            "low": mean - 0.1,
+            "high": mean + 0.1,
+        }
+        for method, mean in means.items()
+    ]
+
+
+def compare(method: str, other: str, against: str, difference: float, p: float) -> dict[str, Any]:
+    names = ("encoder", "backbone")
+    return {
+        **dict(zip(names, CELLS[method], strict=True)),
+        **{f"other_{n}": v for n, v in zip(names, CELLS[other], strict=True)},
+        "method": method,
+        "other_method": other,
+        "against": against,
+        "split": "test",
+        "metric": "ndcg",
+        "k": 20,
+        "difference": difference,
+        "p_t_holm": p,
+    }
+
+
+def say(
+    rows: list[dict[str, Any]], tests: list[dict[str, Any]], unseen: list[dict[str, Any]]
+) -> list[str]:
+    return findings(Numbers("shop", [*rows, *unseen], tests, 0.05))
+
+
+ALL = metrics("all", 46, id=0.2, morec=0.3, spectran=0.1)
+UNSEEN = metrics("unseen", 4, id=0.0, morec=0.05, spectran=0.0)
+
+
+def test_nothing_told_apart_is_said_once() -> None:
+    tests = [
+        compare("morec", "id", "id", 0.1, 0.6),
+        compare("spectran", "id", "id", -0.1, 0.4),
+        compare("id", "morec", "best", -0.1, 0.6),
+        compare("spectran", "morec", "best", -0.2, 0.2),
+    ]
+    said = say(ALL, tests, [])
+    assert said[0] == (
+        "morec has the highest NDCG@20, .3000 (95% interval .2000 to .4000, 46 test users); the "
+        "paired test does not tell it from any other."
+    )
+    assert said[1] == (
+        "By NDCG@20, no method that reads text is told apart from the ID-only model: the "
+        "differences could be chance."
+    )
+
+
+def test_methods_above_and_below_id_are_named() -> None:
+    tests = [
+        compare("morec", "id", "id", 0.1, 0.01),
+        compare("spectran", "id", "id", -0.1, 0.04),
+        compare("id", "morec", "best", -0.1, 0.01),
+        compare("spectran", "morec", "best", -0.2, 0.2),
+    ]
+    said = say(ALL, tests, [])
+    assert said[0].endswith("the paired test does not tell it from spectran.")
+    assert said[1] == (
+        "Among methods that read text, by NDCG@20: morec beats the ID-only model; spectran is "
+        "worse than it."
+    )
+
+
+def test_unseen_targets_come_with_their_interval() -> None:
+    assert say(ALL, [], UNSEEN)[-1] == (
+        "For 4 of the test users (9%) the target was never trained on; there morec is highest with "
+        ".0500 (95% interval -.0500 to .1500), against .0000 for id."
+    )
+
+
+def test_only_smaller_training_is_called_a_quick_look() -> None:
+    params = load(Path("params.yaml"))
+    assert is_quick(params, "demo") and "a quick look" in protocol(params, "demo")["overrides"]
+    longer = {"max_epochs": 300, "learning_rate": 1.0e-4}
+    block = params.datasets["demo"].model_copy(update={"train": longer})
+    params = params.model_copy(update={"datasets": {**params.datasets, "demo": block}})
+    assert not is_quick(params, "demo")
+    assert "a quick look" not in protocol(params, "demo")["overrides"]
