@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.artifacts import RANKS, Artifact
 from pipeline.config import Grid, Params
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, ConfigError, near_miss
 
 NONE = "none"
 """Encoder of methods without text, and backbone of methods without training."""
@@ -73,8 +73,8 @@ def cells(grid: Grid, dataset: str) -> list[Cell]:
     """
     if dataset not in grid.dataset:
         raise ConfigError(
-            f"params.yaml: grid.dataset: {dataset} is not in it. Known: {', '.join(grid.dataset)}. "
-            f"Add {dataset} to grid.dataset."
+            f"params.yaml: grid.dataset: {dataset} is not in it."
+            f"{near_miss(dataset, grid.dataset)} Mend the name, or add it to grid.dataset."
         )
     plain, text = (NONE,), tuple(grid.encoder)
     groups = (

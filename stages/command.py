@@ -71,7 +71,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, max=1024, help="CPU threads.")
+]
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "params": (ParamsOption, Path("params.yaml")),

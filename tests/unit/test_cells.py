@@ -32,7 +32,10 @@ def test_cells_in_the_order_of_the_report():
 
 
 def test_a_data_set_outside_the_grid_is_refused():
-    with pytest.raises(ConfigError, match=r"grid\.dataset: tois is not in it\. Known: demo, toys"):
+    with pytest.raises(
+        ConfigError,
+        match=r"grid\.dataset: tois is not in it\. Did you mean toys\? Known: demo, toys",
+    ):
         cells(grid(), "tois")
 
 
