@@ -119,6 +119,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         numbers=numbers,
         protocol=line(topics),
         protocol_short=short(topics),
+        strata=topics["strata"],
         synthetic=is_synthetic(params, dataset),
         quick=is_quick(params, dataset),
         data=artifacts.load_json(artifacts.DATA_STATS, run.root, dataset=dataset),

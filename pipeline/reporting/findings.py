@@ -39,6 +39,8 @@ def _best(numbers: Numbers, values: dict[Cell, Value], name: str, users: int) ->
         text += "; the paired test does not tell it from any other"
     elif near:
         text += f"; the paired test does not tell it from {_names(near)}"
+    elif numbers.tests("ndcg", numbers.main_k):
+        text += "; the paired test tells it from every other"
     return text + "."
 
 

@@ -35,6 +35,7 @@ class Chapter:
     numbers: Numbers
     protocol: str
     protocol_short: str
+    strata: str
     synthetic: bool
     quick: bool
     data: Mapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.config import Params, Split
+from pipeline.config import Params, Split, Strata
 
 SYNTHETIC = "synthetic: generated data, not a measurement of real users"
 QUICK_LOOK = "a quick look, not a result"
@@ -28,6 +28,7 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
             "candidates": "stay candidates",
             "excluded": "excluded",
         }[how.seen_items],
+        "strata": strata(how.strata),
         "K": ", ".join(str(k) for k in sorted(how.ks)),
         "epochs": f"at most {train.max_epochs}, patience {train.patience} "
         f"on validation NDCG@{train.monitor_k}",
@@ -59,6 +60,15 @@ def is_quick(params: Params, dataset: str) -> bool:
 def is_synthetic(params: Params, dataset: str) -> bool:
     """Whether the data were generated."""
     return params.dataset(dataset).source.origin.kind == "synthetic"
+
+
+def strata(how: Strata) -> str:
+    """Return the training events of a target that each stratum stands for."""
+    cold, median = how.cold_at_most, how.median_at_most
+    return (
+        f"warm more than {median} training events, median {cold + 1} to {median}, "
+        f"cold 1 to {cold}, unseen none"
+    )
 
 
 def split(how: Split) -> str:

@@ -94,6 +94,15 @@ def test_methods_above_and_below_id_are_named() -> None:
     )
 
 
+def test_best_that_is_told_from_all_says_so() -> None:
+    tests = [
+        compare("id", "morec", "best", -0.1, 0.01),
+        compare("spectran", "morec", "best", -0.2, 0.01),
+    ]
+    assert say(ALL, tests, [])[0].endswith("; the paired test tells it from every other.")
+    assert "paired test" not in say(ALL, [], [])[0]
+
+
 def test_unseen_targets_come_with_their_interval() -> None:
     assert say(ALL, [], UNSEEN)[-1] == (
         "For 4 of the test users (9%) the target was never trained on; there morec is highest with "
@@ -109,3 +118,9 @@ def test_only_smaller_training_is_called_a_quick_look() -> None:
     params = params.model_copy(update={"datasets": {**params.datasets, "demo": block}})
     assert not is_quick(params, "demo")
     assert "a quick look" not in protocol(params, "demo")["overrides"]
+
+
+def test_the_protocol_gives_the_bounds_of_the_strata() -> None:
+    assert protocol(load(Path("params.yaml")), "demo")["strata"] == (
+        "warm more than 50 training events, median 7 to 50, cold 1 to 6, unseen none"
+    )
