@@ -71,6 +71,7 @@ def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
     raw = read_yaml(path)
     for key, value in (changes or {}).items():
         _assign(raw, key, value)
+        _outrank(raw, key, value)
     params = build(Params, raw, path.name)
     mistakes = []
     for section in ("datasets", "encoders", "backbones", "methods"):
@@ -101,6 +102,21 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
     if last not in node and parents[:1] != ["datasets"]:
         raise ConfigError(f"--set {dotted}: unknown key.{near_miss(last, node)}")
     node[last] = value
+
+
+def _outrank(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    """Lay a changed `train.x` over the data sets' own `train.x` too: the command line wins."""
+    section, *parents = dotted.split(".")
+    blocks = raw.get("datasets")
+    if section != "train" or not parents or not isinstance(blocks, dict):
+        return
+    last = parents.pop()
+    for block in blocks.values():
+        node = block.get("train") if isinstance(block, dict) else None
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node:
+            node[last] = value
 
 
 def expand(path: str, base: Path) -> Path:

@@ -104,8 +104,11 @@ class Run:
         if self._log_path is not None:
             elapsed = round(time.monotonic() - self.started, 3)
             line = {"event": event, "elapsed_s": elapsed, **fields}
-            with self._log_path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
+            try:
+                with self._log_path.open("a", encoding="utf-8") as handle:
+                    handle.write(json.dumps(line) + "\n")
+            except OSError as error:  # a full disk, said without the file's name
+                raise OSError(error.errno, error.strerror, str(self._log_path)) from None
         parts = [f"{key}={_short(value)}" for key, value in fields.items()]
         self.say(" ".join([f"{self.name} {event}", *parts]))
 

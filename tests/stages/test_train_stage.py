@@ -133,6 +133,13 @@ def test_trying_something_touches_no_tracked_result_and_no_tracked_log(project: 
     assert Path("logs/out/train/demo-none-sasrec-id.jsonl").exists()
 
 
+def test_a_change_of_train_wins_over_the_data_set(project: Path) -> None:
+    changes = ("--set", "train.seeds=[7]", "--set", "train.max_epochs=1")
+    done = train(*CELL, *changes, "--out", "scratch/a")
+    assert done.stdout.count("train epoch seed=7") == 1 and "seed=0" not in done.stdout
+    assert {Path(name).stem for name in made(project / "scratch/a")} == {"7"}
+
+
 # ------------------------------------------------------------------------- how it speaks
 
 
@@ -294,6 +301,14 @@ def test_a_catalogue_of_one_item_is_refused(project: Path) -> None:
 def test_divergence_names_the_learning_rate(project: Path) -> None:
     said = refused(*CELL, "--set", "train.learning_rate=1e30", "--out", "s")
     assert "lower train.learning_rate" in said.lower() and not made(project / "s")
+
+
+def test_a_full_disk_names_the_log(project: Path) -> None:
+    log = project / "logs/train/demo-none-sasrec-id.jsonl"
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    said = refused(*CELL)
+    assert f"{log.relative_to(project)}: No space left on device. Free some space" in said
 
 
 def test_a_wrong_interval_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
