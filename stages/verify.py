@@ -132,7 +132,8 @@ def _raw(run: Run, manifest: dict[str, object]) -> None:
         if path is not None and path.is_file() and sha256_file(path) != entry["sha256"]:
             raise ArtifactError(
                 f"{path} ({role} of {dataset}) changed since the download. "
-                f"Run: spectran download {dataset} --force"
+                f"Run: spectran download {dataset} --force   (where grid names it: dvc repro -f -s "
+                f"download@{dataset})"
             )
 
 

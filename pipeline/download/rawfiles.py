@@ -28,6 +28,8 @@ VERIFIED = ".verified"
 def locate(manifest: Mapping[str, Any], source: Source, cache: Path, base: Path) -> dict[str, Path]:
     """Return role -> path of every raw file, each equal to its manifest entry.
 
+    A file that changed on purpose needs `dvc repro -f`: nothing that DVC knows of changed, so it
+    would bring back the manifest of the old file from its run cache.
     manifest: content of artifact RAW. base: folder of params.yaml. A file is hashed once and again
     only when its size or its modification time changed.
     Raises ArtifactError naming `spectran download DATASET` when a file is missing or changed, or
@@ -35,6 +37,7 @@ def locate(manifest: Mapping[str, Any], source: Source, cache: Path, base: Path)
     """
     dataset = manifest["dataset"]
     command = f"Run: spectran download {dataset}"
+    renew = f"{command}   (where grid names it: dvc repro -f -s download@{dataset})"
     wanted = origins(source)
     recorded = {role: entry["origin"] for role, entry in manifest["files"].items()}
     if wanted != recorded:
@@ -52,12 +55,12 @@ def locate(manifest: Mapping[str, Any], source: Source, cache: Path, base: Path)
         if size != entry["size_bytes"]:
             raise ArtifactError(
                 f"{path} ({role} of {dataset}) holds {size} bytes, {entry['size_bytes']} were "
-                f"recorded: it changed since the download. {command}"
+                f"recorded: it changed since the download. {renew}"
             )
         if fingerprint(path, cache) != entry["sha256"]:
             raise ArtifactError(
                 f"{path} ({role} of {dataset}) changed since the download: its SHA-256 is not the "
-                f"recorded {entry['sha256'][:12]}... {command}"
+                f"recorded {entry['sha256'][:12]}... {renew}"
             )
         found[role] = path
     return found

@@ -204,7 +204,7 @@ def test_changed_missing_and_stale_files_name_the_command(tmp_path: Path) -> Non
     path = located(params)["metadata"]
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"SYN", b"XYZ"))
-    with pytest.raises(ArtifactError, match=r"SHA-256 is not.*Run: spectran download own"):
+    with pytest.raises(ArtifactError, match=r"SHA-256 is not.*dvc repro -f -s download@own"):
         located(params)
     path.write_bytes(whole + b"\n")
     with pytest.raises(ArtifactError, match=r"holds \d+ bytes.*Run: spectran download own"):
