@@ -98,9 +98,10 @@ def unpinned(params: Params) -> Iterator[str]:
 def revisions(run: Run) -> Iterator[str]:
     """Yield what is wrong with revisions.yaml."""
     from pipeline.errors import ConfigError
+    from pipeline.params import read_yaml
 
     try:
-        found = run.revisions
+        found = read_yaml(run.base / "revisions.yaml")
     except ConfigError as error:
         yield str(error)
         return

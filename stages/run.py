@@ -65,10 +65,19 @@ class Run:
 
     @cached_property
     def revisions(self) -> dict[str, int]:
-        """The meaning of costly stages, as numbers (revisions.yaml)."""
+        """The meaning of costly stages, as numbers. Raises ConfigError when one is missing."""
+        from pipeline.errors import ConfigError
         from pipeline.params import read_yaml
 
-        return read_yaml(self.base / "revisions.yaml")
+        path = self.base / "revisions.yaml"
+        found = read_yaml(path)
+        for stage in ("encode", "train"):
+            if type(found.get(stage)) is not int:
+                raise ConfigError(
+                    f"{path}: {stage}: found {found.get(stage)!r}, allowed is a whole number. "
+                    f"Take the file from the repository again."
+                )
+        return found
 
     # ------------------------------------------------------------ talking
 

@@ -303,6 +303,12 @@ def test_divergence_names_the_learning_rate(project: Path) -> None:
     assert "lower train.learning_rate" in said.lower() and not made(project / "s")
 
 
+@pytest.mark.parametrize("content", ["encode: 1\n", "encode: 1\ntrain: new\n"])
+def test_a_revision_that_is_no_number_is_named(project: Path, content: str) -> None:
+    (project / "revisions.yaml").write_text(content)
+    assert re.search("revisions.yaml: train: found .*a whole number", refused(*CELL))
+
+
 def test_a_full_disk_names_the_log(project: Path) -> None:
     log = project / "logs/train/demo-none-sasrec-id.jsonl"
     log.parent.mkdir(parents=True)
