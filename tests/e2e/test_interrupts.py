@@ -104,7 +104,8 @@ def test_a_stopped_stage_leaves_nothing_half_made(place: Clone, stage: str, tmp_
     out = tmp_path / "out"
     process = start(place, stage, out)
     time.sleep(random.Random(stage).uniform(0.0, 0.6))
-    assert end(process, signal.SIGINT) in (0, 130)
+    # Before Python has set its handler the signal itself ends it; a shell reports 130 for both.
+    assert end(process, signal.SIGINT) in (0, 130, -signal.SIGINT)
 
     process = start(place, stage, out)
     while not any(out.rglob("*")) and process.poll() is None:

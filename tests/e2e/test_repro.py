@@ -132,11 +132,12 @@ def test_a_team_pulls_after_a_method_left_the_grid(clone: Clone, tmp_path: Path)
     assert mate.git("status", "--porcelain") == ""
     assert mate.bytes() == clone.bytes()
 
-    # Back to the grid it was in: the run cache answers, nothing is computed.
+    # Back to the grid it was in: pulled, or answered by the run cache; nothing is computed.
     mate.params(lambda p: p["grid"]["text"]["method"].append("spectran"))
     output = mate.dvc("repro", "--pull").stdout
     assert ran(output) == set()
-    assert output.count("is cached - skipping run") == len(RESULTS) + 1
+    assert output.count("is cached - skipping run") >= len(RESULTS), output
+    assert any((mate.path / "artifacts" / "ranks" / "demo" / "hash" / "sasrec").glob("spectran/*"))
 
 
 def fresh(clone: Clone, place: Path) -> Clone:
