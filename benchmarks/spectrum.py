@@ -6,11 +6,11 @@
 
 Compared are, in one child process each and in turn: the project's own functions, reading the
 embeddings from a file, decomposing, and writing U, S, V of every view to files; and, per view,
-only the two products on numbers that are already in memory and in the right dtype - the Gram
-matrix in float64 and the projection on all right vectors in float32 - summed over as many chunks as
-the file has. Two ratios are printed: against the Gram as a matrix product, and against the symmetric
-update that BLAS offers for it, which is half the work and what the project itself uses. Reading, writing,
-conversion, the eigendecomposition and the first touch of memory count against the project alone.
+only the two products on numbers that are already in memory and in the right dtype: the Gram matrix
+in float64 and the projection on all right vectors in float32, in chunks as the file has. Two ratios
+are printed: against the Gram as a matrix product, and against the symmetric update that BLAS offers
+for it, which is half the work and what the project itself uses. Reading, writing, conversion,
+checksums, the eigendecomposition and the first touch of memory count against the project alone.
 On a machine that is shared, set OPENBLAS_NUM_THREADS=1: threads that wait for each other beside
 other programs cost many times their work.
 """
