@@ -150,11 +150,13 @@ def main() -> None:
         return
     try:
         child("make", arguments)
-        ratios = []
+        ratios: list[float] = []
+        symmetric: list[float] = []
         for _ in range(arguments.rounds):
             load = os.getloadavg()[0]
             bare, own = child("products", arguments), child("whole", arguments)
             ratios.append(own["seconds"] / bare["seconds"])
+            symmetric.append(own["seconds"] / bare["symmetric_seconds"])
             print(f"load {load:.1f}  products {rounded(bare)}")
             print(
                 f"          whole    {rounded(own)}  ratio {ratios[-1]:.2f}"
@@ -162,7 +164,8 @@ def main() -> None:
                 flush=True,
             )
         shape = f"{arguments.items:,} x {arguments.width:,}, views {arguments.views}"
-        print(f"{shape}: {np.median(ratios):.2f}x its bare products, peak {own['peak_gb']:.2f} GB")
+        both = f"{np.median(ratios):.2f}x its bare products, {np.median(symmetric):.2f}x symmetric"
+        print(f"{shape}: {both}, peak {own['peak_gb']:.2f} GB")
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
 

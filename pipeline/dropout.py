@@ -12,9 +12,9 @@ LEVELS = 1 << 16
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero entries with probability p (rounded to 1/65536) and scale the rest by 1 / (1 - p).
 
-    On a CPU four mask entries are cut from one 64-bit draw: torch's own Bernoulli mask takes a
-    sixth of a training step of these small models, this one a fortieth. Draws come from the global
-    generator, as those of torch do.
+    On a CPU four mask entries are cut from one 64-bit draw: torch's own Bernoulli draws
+    took 15% of the time of a SASRec epoch in a profile, these 2% and their conversion. Draws come
+    from the global generator, as those of torch do.
     """
     if not training or p == 0:
         return x
