@@ -44,11 +44,10 @@ class Directions:
     total: np.ndarray
     count: int = 0
 
-    def add(self, x: np.ndarray, squares: np.ndarray) -> None:
-        """Add the directions of [n, H] float64 rows with these squared norms, [n]."""
-        present = squares > 0
-        self.total += np.divide(1, np.sqrt(squares), where=present, out=np.zeros(len(x))) @ x
-        self.count += int(present.sum())
+    def add(self, x: np.ndarray, inverse_norms: np.ndarray) -> None:
+        """Add the directions of [n, H] float64 rows; inverse norms: [n], zero for zero rows."""
+        self.total += inverse_norms @ x
+        self.count += int((inverse_norms > 0).sum())
 
     def mean_cosine(self) -> float | None:
         """Mean over pairs of different non-zero rows; None with fewer than two."""
@@ -75,6 +74,8 @@ class Basis:
     """Rows of the view without a direction; they stay zero in U."""
     u: np.ndarray | None = field(default=None, repr=False)
     """[N, R] float32 where it is known without another pass (N < H)."""
+    inverse_norms: np.ndarray | None = field(default=None, repr=False)
+    """[N] float64, zero for zero rows, of a view whose rows are brought to norm one."""
 
 
 def decompose(
@@ -112,17 +113,22 @@ def project(
         return
     scaled = [np.asarray(basis.v / basis.s, np.float32) for basis in bases]
     step, width = _step(rows), rows.shape[1]
-    work, single = np.empty((step, width)), np.empty((step, width), np.float32)
+    single = np.empty((step, width), np.float32)
     left = [np.empty((step, weights.shape[1]), np.float32) for weights in scaled]
-    for start, x, squares in _chunks(rows):
-        n = len(x)
+    centred = any(basis.inverse_norms is None for basis in bases)
+    work = np.empty((step if centred else 0, width))
+    # The first pass compared the bytes with their checksum and looked for NaN.
+    for first, chunk in rows.chunks(step, PADDING, verify=False):
+        n, start = len(chunk), first - PADDING
         for basis, weights, out in zip(bases, scaled, left, strict=True):
-            if basis.view == "unit":
-                part = _unit(x, squares, work[:n])
+            if basis.inverse_norms is not None:
+                inverse = basis.inverse_norms[start : start + n, None]
+                np.multiply(chunk, inverse, out=single[:n], casting="same_kind")
             else:
-                part = np.subtract(x, basis.mean, out=work[:n])
-                basis.directions.add(part, np.einsum("ij,ij->i", part, part))
-            single[:n] = part
+                part = np.subtract(chunk, basis.mean, out=work[:n])
+                squares = np.einsum("ij,ij->i", part, part)
+                basis.directions.add(part, reciprocal_norms(squares))
+                single[:n] = part
             np.matmul(single[:n], weights, out=out[:n])
         yield start, [out[:n] for out in left]
         advance(n)
@@ -142,11 +148,14 @@ def _by_dimensions(
     directions = {view: Directions(np.zeros(width)) for view in views}
     energy, shift, total = 0.0, np.zeros(width), np.zeros(width)
     work = np.empty((_step(rows), width))
+    inverse_norms = np.empty(num_items)
     for start, x, squares in _chunks(rows):
         energy += float(squares.sum())
         if "unit" in grams:
-            directions["unit"].add(x, squares)
-            unit = _unit(x, squares, work[: len(x)])
+            inverse = inverse_norms[start : start + len(x)]
+            inverse[:] = reciprocal_norms(squares)
+            directions["unit"].add(x, inverse)
+            unit = np.multiply(x, inverse[:, None], out=work[: len(x)])
             dsyrk(1.0, unit.T, beta=1.0, c=grams["unit"], overwrite_c=1)
         if "centred" in grams:
             if start == 0:
@@ -171,8 +180,11 @@ def _by_dimensions(
         v = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
         del vectors
         v *= _signs(v)
-        zero = num_items - directions[view].count if view == "unit" else 0
-        bases.append(Basis(view, num_items, mean, s, v, spread, directions[view], zero))
+        basis = Basis(view, num_items, mean, s, v, spread, directions[view], zero_rows=0)
+        if view == "unit":
+            basis.zero_rows = num_items - basis.directions.count
+            basis.inverse_norms = inverse_norms
+        bases.append(basis)
     return bases
 
 
@@ -198,9 +210,9 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
             offset = rest.mean(axis=0)
             matrix, mean = rest - offset, shift + offset
         else:
-            matrix = _unit(raw, squares, np.empty_like(raw))
+            matrix = raw * reciprocal_norms(squares)[:, None]
         directions = Directions(np.zeros(width))
-        directions.add(matrix, np.einsum("ij,ij->i", matrix, matrix))
+        directions.add(matrix, reciprocal_norms(np.einsum("ij,ij->i", matrix, matrix)))
         values, vectors = _eigh(dsyrk(1.0, matrix.T, trans=1))
         s, kept, spread = _singular(values, cutoff, view, energy, num_items)
         u = vectors[:, ::-1][:, :kept]
@@ -237,12 +249,10 @@ def _chunks(rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         yield first - PADDING, x, squares
 
 
-def _unit(x: np.ndarray, squares: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Write the rows divided by their norms to `out`; zero rows stay zero."""
-    norms = np.sqrt(squares)
-    norms[norms == 0] = 1
-    np.divide(x, norms[:, None], out=out)
-    return out
+def reciprocal_norms(squares: np.ndarray) -> np.ndarray:
+    """Return 1 / sqrt(squares), [n] float64, zero where a row is zero."""
+    present = squares > 0
+    return np.divide(1, np.sqrt(squares), where=present, out=np.zeros(len(squares)))
 
 
 def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.spectral.decompose import Directions
+from pipeline.spectral.decompose import Directions, reciprocal_norms
 from pipeline.spectral.plot import energy_svg
 from pipeline.spectral.stats import cumulative_energy, effective_rank, participation_ratio
 
@@ -49,13 +49,13 @@ def test_mean_cosine_equals_the_mean_over_all_pairs() -> None:
     cosines = unit @ unit.T
     directions = Directions(np.zeros(4))
     for rows in (x[:2], np.vstack([x[2:], np.zeros((1, 4))])):  # a zero row has no direction
-        directions.add(rows, np.square(rows).sum(axis=1))
+        directions.add(rows, reciprocal_norms(np.square(rows).sum(axis=1)))
     assert directions.mean_cosine() == pytest.approx(cosines[~np.eye(6, dtype=bool)].mean())
 
 
 def test_one_direction_has_no_mean_cosine() -> None:
     directions = Directions(np.zeros(2))
-    directions.add(np.array([[2.0, 0]]), np.array([4.0]))
+    directions.add(np.array([[2.0, 0]]), np.array([0.5]))
     assert directions.mean_cosine() is None
 
 
