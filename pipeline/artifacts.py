@@ -147,7 +147,7 @@ METRICS = Table(
     ),
 )
 """One row per cell, split, slice, metric and K: mean over users and seeds, deviation over seeds,
-95% interval over users."""
+interval over users."""
 
 COMPARISONS = Table(
     "comparisons",

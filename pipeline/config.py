@@ -235,6 +235,10 @@ class TrainConfig(Strict):
     loss: Loss
     ranking: Literal["cosine", "dot"]
     """Similarity used to rank."""
+    adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    """Decay of Adam's running means of the gradient and of its square."""
+    adam_eps: Annotated[float, Field(gt=0)]
+    """Added to the root of Adam's second mean."""
     threads: Positive
     """CPU threads of training; part of the params because sums depend on it in the last bit."""
 
@@ -263,7 +267,7 @@ class EvaluateConfig(Strict):
     """Whether items of the user's own history stay in the ranking."""
     strata: Strata
     alpha: Annotated[float, Field(gt=0, lt=1)]
-    """Level of the corrected paired tests."""
+    """Level of the corrected paired tests; intervals have level 1 - alpha."""
 
 
 # ---------------------------------------------------------------- the whole file

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from pipeline.cosine import unit_rows
 from pipeline.data.batches import Batch, History
 
 if TYPE_CHECKING:
@@ -82,12 +83,12 @@ class Fusion(nn.Module):
     def query(self, states: Views, similarity: Similarity) -> Tensor:
         """Join states {view: [..., D_v]} into queries [..., D], normalised for cosine."""
         (state,) = states.values()
-        return F.normalize(state, dim=-1) if similarity == "cosine" else state
+        return unit_rows(state) if similarity == "cosine" else state
 
     def key(self, tables: Views, similarity: Similarity) -> Tensor:
         """Join tables {view: [N+1, D_v]} into keys [N+1, D], normalised for cosine."""
         (table,) = tables.values()
-        return F.normalize(table, dim=-1) if similarity == "cosine" else table
+        return unit_rows(table) if similarity == "cosine" else table
 
 
 class SeqModel(nn.Module):

@@ -52,6 +52,7 @@ def diff(
         "second": str(two),
         "split": split,
         "slice": part,
+        "level": 1 - run.params.evaluate.alpha,
         "seeds": [list(a.seeds), list(b.seeds)],
         "rows": rows,
     }
@@ -71,7 +72,7 @@ def compare_two(
     for metric, function in METRICS.items():
         for k in config.ks:
             x, y = (function(cell.rank[:, keep], k).mean(axis=0) for cell in (a, b))
-            test = paired(x, y)
+            test = paired(x, y, config.alpha)
             rows.append(
                 {
                     "metric": metric,
@@ -94,7 +95,8 @@ def _text(content: dict[str, Any]) -> str:
 
     rows = content["rows"]
     users = rows[0]["users"] if rows else 0
-    heads = ("", "first", "second", "difference", "95% interval", "t test", "Wilcoxon")
+    level = f"{100 * content['level']:g}% interval"
+    heads = ("", "first", "second", "difference", level, "t test", "Wilcoxon")
     lines = [heads]
     for row in rows:
         interval = "-" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"

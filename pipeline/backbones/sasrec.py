@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.attention import attend
 from pipeline.data.batches import History
 from pipeline.dropout import dropout
 from pipeline.model import Backbone, MethodConfig
+from pipeline.packing import Packing
 
 
 class Config(MethodConfig):
@@ -27,34 +29,36 @@ class Config(MethodConfig):
     """Transformer blocks."""
     heads: int = Field(gt=0)
     """Attention heads; must divide the width."""
+    init_std: float = Field(gt=0)
+    """Standard deviation of initial weights and positions; biases start at zero."""
+    norm_eps: float = Field(gt=0)
+    """Added to the variance by every LayerNorm."""
 
 
 class Block(nn.Module):
-    """Y = X + attention(LN(X)); Z = Y + FFN(LN(Y))."""
+    """Y = X + attention(LN(X)); Z = Y + FFN(LN(Y)), on packed rows."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, config: Config, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = config.heads
         self.dropout = dropout
-        self.norm_attention = nn.LayerNorm(width, eps=1e-8)
+        self.norm_attention = nn.LayerNorm(width, eps=config.norm_eps)
         self.project_in = nn.Linear(width, 3 * width)
         self.project_out = nn.Linear(width, width)
-        self.norm_feed = nn.LayerNorm(width, eps=1e-8)
+        self.norm_feed = nn.LayerNorm(width, eps=config.norm_eps)
         self.widen = nn.Linear(width, width)
         self.narrow = nn.Linear(width, width)
 
-    def forward(self, x_BLD: Tensor, allowed: Tensor) -> Tensor:
-        """Return [B, L, D]; allowed: [B, 1, L, L] bool, which keys a query may see."""
-        size, length, width = x_BLD.shape
-        p = self.dropout if self.training else 0.0
-        joined = self.project_in(self.norm_attention(x_BLD))
+    def forward(self, x_TD: Tensor, packing: Packing, allowed: Tensor) -> Tensor:
+        """Return [T, D]; allowed: [B, 1, L, L] bool, which keys a query may see."""
+        p, training = self.dropout, self.training
+        joined = packing.pad(self.project_in(self.norm_attention(x_TD)))
         # [B, L, 3D] -> 3 x [B, heads, L, D / heads]
-        q, k, v = joined.view(size, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=p)
-        mixed = mixed.transpose(1, 2).reshape(size, length, width)
-        y_BLD = x_BLD + dropout(self.project_out(mixed), p, self.training)
-        inner = dropout(F.relu(self.widen(self.norm_feed(y_BLD))), p, self.training)
-        return y_BLD + dropout(self.narrow(inner), p, self.training)
+        q, k, v = joined.view(*joined.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = attend(q, k, v, allowed, p, training).transpose(1, 2).flatten(2)
+        y_TD = x_TD + dropout(self.project_out(packing.pack(mixed)), p, training)
+        inner = dropout(F.relu(self.widen(self.norm_feed(y_TD))), p, training)
+        return y_TD + dropout(self.narrow(inner), p, training)
 
 
 class SASRec(Backbone):
@@ -65,14 +69,12 @@ class SASRec(Backbone):
         self.width = width
         self.length = config.history
         self.dropout = dropout
-        self.positions = nn.Parameter(torch.randn(config.history, width) * 0.02)
-        self.blocks = nn.ModuleList(
-            Block(width, config.heads, dropout) for _ in range(config.blocks)
-        )
-        self.norm = nn.LayerNorm(width, eps=1e-8)
+        self.positions = nn.Parameter(torch.randn(config.history, width) * config.init_std)
+        self.blocks = nn.ModuleList(Block(width, config, dropout) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=config.init_std)
                 nn.init.zeros_(module.bias)
         causal = torch.ones(self.length, self.length, dtype=torch.bool).tril()
         self.register_buffer("causal", causal, persistent=False)
@@ -81,16 +83,15 @@ class SASRec(Backbone):
         self.own: Tensor
 
     def forward(self, x_BLD: Tensor, history: History) -> Tensor:
-        """Return states [B, L, D]; padded positions influence no other."""
+        """Return states [B, L, D]; zero where the history is padded."""
         real = history.items > 0
-        x_BLD = dropout(x_BLD + self.positions, self.dropout, self.training)
-        x_BLD = x_BLD * real[..., None]
+        packing = Packing(real)
+        x_TD = dropout(packing.pack(x_BLD + self.positions), self.dropout, self.training)
         # A padded query sees itself only: a row without keys would be NaN.
         allowed = ((self.causal & real[:, None, :]) | self.own)[:, None]
         for block in self.blocks:
-            x_BLD = block(x_BLD, allowed)
-        out: Tensor = self.norm(x_BLD)
-        return out
+            x_TD = block(x_TD, packing, allowed)
+        return packing.pad(self.norm(x_TD))
 
 
 def build(config: Config, width: int, dropout: float) -> Backbone:

@@ -27,7 +27,7 @@ ID_ONLY = "id"
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean difference of paired values, its 95% interval, and two p values."""
+    """Mean difference of paired values, its interval, and two p values."""
 
     users: int
     difference: float
@@ -37,7 +37,7 @@ class Paired:
     p_wilcoxon: float | None
 
 
-def paired(first: np.ndarray, second: np.ndarray) -> Paired:
+def paired(first: np.ndarray, second: np.ndarray, alpha: float) -> Paired:
     """Compare [U] values of the same users; positive when `first` is larger.
 
     Wilcoxon's p is the normal approximation with correction for ties, which are many: most users
@@ -49,7 +49,7 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
     gaps = first - second
     if len(gaps) < 2:
         return Paired(len(gaps), float(gaps.mean()) if len(gaps) else 0.0, None, None, None, None)
-    bounds = interval(gaps)
+    bounds = interval(gaps, alpha)
     assert bounds is not None
     if not gaps.any():
         p_t = p_wilcoxon = 1.0
@@ -98,12 +98,12 @@ def compare(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
         for metric, function in METRICS.items():
             for k in config.ks:
                 values = {c: function(part.rank, k).mean(axis=0) for c, part in parts.items()}
-                for row in _family(values):
+                for row in _family(values, config.alpha):
                     rows.append({**row, "split": split, "metric": metric, "k": k})
     return pa.Table.from_pylist(rows, schema=artifacts.COMPARISONS.schema)
 
 
-def _family(values: dict[Cell, np.ndarray]) -> Iterator[dict[str, Any]]:
+def _family(values: dict[Cell, np.ndarray], alpha: float) -> Iterator[dict[str, Any]]:
     best = max(values, key=lambda cell: float(values[cell].mean()))
     references: dict[str, dict[Cell, Cell | None]] = {
         "id": {cell: id_only(cell, list(values)) for cell in values},
@@ -115,7 +115,7 @@ def _family(values: dict[Cell, np.ndarray]) -> Iterator[dict[str, Any]]:
             for cell, other in reference.items()
             if other is not None and other != cell
         ]
-        tests = [paired(values[cell], values[other]) for cell, other in pairs]
+        tests = [paired(values[cell], values[other], alpha) for cell, other in pairs]
         ready = [test for test in tests if test.p_t is not None]
         t = iter(holm([test.p_t for test in ready if test.p_t is not None]))
         w = iter(holm([test.p_wilcoxon for test in ready if test.p_wilcoxon is not None]))

@@ -16,9 +16,6 @@ from pipeline import artifacts
 from pipeline.config import EvaluateConfig, Strata
 from pipeline.evaluation.outcomes import SPLITS, Outcomes
 
-CONFIDENCE = 0.95
-"""Of every interval, over users."""
-
 
 def hit(rank: np.ndarray, k: int) -> np.ndarray:
     """HR@K of one relevant item: 1 where it is among the first K."""
@@ -67,27 +64,28 @@ def slice_sizes(outcomes: Outcomes, split: str, strata: Strata) -> dict[str, int
     return {name: int(in_slice(counts, name, strata).sum()) for name in SLICES}
 
 
-def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Student's t interval of the mean of [U] values at CONFIDENCE; None for fewer than two."""
+def interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
+    """Student's t interval, level 1 - alpha, of the mean of [U] values; None for fewer than two."""
     count = len(values)
     if count < 2:
         return None
-    half = _quantile(count - 1) * values.std(ddof=1) / np.sqrt(count)
+    half = _quantile(count - 1, alpha) * values.std(ddof=1) / np.sqrt(count)
     return float(values.mean() - half), float(values.mean() + half)
 
 
 @cache
-def _quantile(degrees: int) -> float:
+def _quantile(degrees: int, alpha: float) -> float:
     from scipy import stats
 
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+    return float(stats.t.ppf(1 - alpha / 2, degrees))
 
 
-def summary(values: np.ndarray) -> dict[str, Any]:
-    """Mean, deviation over seeds and interval over users of [S, U] per-user values.
+def summary(values: np.ndarray, alpha: float) -> dict[str, Any]:
+    """Mean, deviation over seeds and 1 - alpha interval over users of [S, U] per-user values.
 
     deviation is the sample deviation of the seeds' means: None for one seed. The interval is of
-    the users' values averaged over seeds, so it says how far other users could move the mean.
+    the users' values averaged over seeds, so it says how far other users could move the mean; it is
+    cut to [0, 1], where every metric lies.
     """
     seeds, users = values.shape
     if users == 0:
@@ -99,14 +97,14 @@ def summary(values: np.ndarray) -> dict[str, Any]:
             "low": None,
             "high": None,
         }
-    bounds = interval(values.mean(axis=0))
+    bounds = interval(values.mean(axis=0), alpha)
     return {
         "users": users,
         "seeds": seeds,
         "mean": float(values.mean()),
         "deviation": float(values.mean(axis=1).std(ddof=1)) if seeds > 1 else None,
-        "low": bounds[0] if bounds else None,
-        "high": bounds[1] if bounds else None,
+        "low": max(bounds[0], 0.0) if bounds else None,
+        "high": min(bounds[1], 1.0) if bounds else None,
     }
 
 
@@ -132,7 +130,7 @@ def measure(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
                                 "slice": name,
                                 "metric": metric,
                                 "k": k,
-                                **summary(values[:, mask]),
+                                **summary(values[:, mask], config.alpha),
                             }
                         )
     return pa.Table.from_pylist(rows, schema=artifacts.METRICS.schema)

@@ -22,17 +22,22 @@ class Config(MethodConfig):
 
     scale: float = Field(gt=0)
     """The rows are brought to this norm on average; 40 in AlphaFuse."""
+    init_gain: float = Field(gt=0)
+    """W and b start uniform within this / sqrt(H); 1 is torch's and AlphaFuse's default."""
 
 
 class Projected(Adapter):
     """GELU(M W + b) over frozen rows M [N, H]."""
 
-    def __init__(self, rows: Tensor, width: int) -> None:
+    def __init__(self, rows: Tensor, width: int, init_gain: float) -> None:
         super().__init__()
         self.width = width
         self.register_buffer("rows", rows, persistent=False)
         self.rows: Tensor
         self.project = nn.Linear(rows.shape[1], width)
+        bound = init_gain / rows.shape[1] ** 0.5
+        for parameter in self.project.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     def table(self) -> Tensor:
         """Return [N+1, D]."""
@@ -48,4 +53,4 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
     rows = torch.from_numpy(inputs.semantic.values[1:])
     rows = rows * (config.scale / rows.norm(dim=1).mean())
-    return single(Projected(rows, parts.train.width), parts)
+    return single(Projected(rows, parts.train.width, config.init_gain), parts)

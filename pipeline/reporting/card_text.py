@@ -65,7 +65,8 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
     lines += ["", legend(numbers, deviation=True), "Minutes: all seeds of the cell.", *protocol]
     lines += [f"### {strata_heading(numbers)}", ""]
     lines += results_markdown(numbers.strata(), deviation=False)
-    lines += ["", "Bold: highest of its column. In brackets: 95% interval over users.", *protocol]
+    bold = f"Bold: highest of its column. In brackets: {numbers.level} interval over users."
+    lines += ["", bold, *protocol]
     lines += ["### Paired tests over users against the ID-only cell", ""]
     lines += _tests(numbers)
     lines += ["", "p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
@@ -84,7 +85,7 @@ def _minutes(value: float | None) -> str:
 
 
 def _tests(numbers: Numbers) -> list[str]:
-    heads = ["method", "metric", "difference", "95% interval", "t test", "Wilcoxon"]
+    heads = ["method", "metric", "difference", f"{numbers.level} interval", "t test", "Wilcoxon"]
     lines = [table_row(heads), "|---|---|---:|---:|---:|---:|"]
     for metric in ("ndcg", "hr"):
         for k in numbers.shown:

@@ -13,7 +13,7 @@ MARKS = {"above": " (+)", "below": " (-)"}
 LEGEND = (
     "**bold**: highest of its column; (+) above id, (-) below id, no mark: not told apart from id; "
     "~ not told apart from the highest (paired t test over users, Holm over the column, level "
-    "{alpha:g}). In brackets: 95% interval over users{deviation}."
+    "{alpha:g}). In brackets: {level} interval over users{deviation}."
 )
 
 
@@ -96,7 +96,9 @@ def table_row(cells: Iterable[str]) -> str:
 def legend(numbers: Numbers, *, deviation: bool) -> str:
     """Return what the marks of a table mean."""
     return LEGEND.format(
-        alpha=numbers.alpha, deviation="; sd: deviation over seeds" if deviation else ""
+        alpha=numbers.alpha,
+        level=numbers.level,
+        deviation="; sd: deviation over seeds" if deviation else "",
     )
 
 

@@ -33,7 +33,8 @@ def _best(numbers: Numbers, values: dict[Cell, Value], name: str, users: int) ->
     value = values[best]
     text = f"{numbers.label(best)} has the highest {name}, {number(value.mean)}"
     if value.low is not None:
-        text += f" (95% interval {number(value.low)} to {number(value.high)}, {users} test users)"
+        bounds = f"{number(value.low)} to {number(value.high)}"
+        text += f" ({numbers.level} interval {bounds}, {users} test users)"
     near = [numbers.label(cell) for cell, value in values.items() if value.near_best]
     if len(near) > 1 and len(near) == len(values) - 1:
         text += "; the paired test does not tell it from any other"
@@ -123,7 +124,7 @@ def _unseen(numbers: Numbers, name: str) -> list[str]:
     highest = values[best]
     text += f"{numbers.label(best)} is highest with {number(highest.mean)}"
     if highest.low is not None:
-        text += f" (95% interval {number(highest.low)} to {number(highest.high)})"
+        text += f" ({numbers.level} interval {number(highest.low)} to {number(highest.high)})"
     ids = [value.mean for cell, value in values.items() if cell.method == ID_ONLY and cell != best]
     if ids:
         text += f", against {number(ids[0])} for {ID_ONLY}"

@@ -63,6 +63,11 @@ class Numbers:
     alpha: float
 
     @property
+    def level(self) -> str:
+        """Level of the intervals."""
+        return f"{100 * (1 - self.alpha):g}%"
+
+    @property
     def cells(self) -> list[Cell]:
         """Cells in the order of the grid."""
         return list(dict.fromkeys(cell_of(self.dataset, row) for row in self.metrics))

@@ -252,7 +252,9 @@ def _chunks(rows: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
 def reciprocal_norms(squares: np.ndarray) -> np.ndarray:
     """Return 1 / sqrt(squares), [n] float64, zero where a row is zero."""
     present = squares > 0
-    return np.divide(1, np.sqrt(squares), where=present, out=np.zeros(len(squares)))
+    out = np.zeros(len(squares))
+    np.divide(1, np.sqrt(squares), where=present, out=out)
+    return out
 
 
 def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

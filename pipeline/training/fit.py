@@ -20,6 +20,7 @@ from pipeline.config import TrainConfig
 from pipeline.data.batches import HeldOut, Windows, epoch, held_out, windows
 from pipeline.errors import DataError
 from pipeline.evaluation.ranks import ndcg, rank
+from pipeline.heap import keep_freed_memory
 from pipeline.model import Adapter, Method, Phase, SeqModel
 from pipeline.randomness import derive, generator
 from pipeline.values import Sequences
@@ -68,6 +69,7 @@ class Fitted:
 
 def deterministic(device: str, threads: int) -> None:
     """Make sums repeatable: fixed thread count, deterministic kernels."""
+    keep_freed_memory()
     torch.set_num_threads(threads)
     # The same switch as use_deterministic_algorithms, without importing the compiler (1.2 s).
     torch.set_deterministic_debug_mode("error" if device == "cpu" else "warn")
@@ -169,6 +171,8 @@ class _Trainer:
         self.optimizer = torch.optim.Adam(
             groups,
             lr=self.config.learning_rate,
+            betas=self.config.adam_betas,
+            eps=self.config.adam_eps,
             weight_decay=self.config.weight_decay,
             fused=True,
         )

@@ -30,7 +30,7 @@ TRAINED = [
 def make(name: str, params: config.Params, inputs: Any, seed: int = 0) -> Method | Untrained:
     settings = naming.settings("methods", name, params.methods)
     train = params.train
-    sizes = sasrec.Config(history=5, blocks=1, heads=1)
+    sizes = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
     parts = Parts(
         train,
         lambda width: sasrec.build(sizes, width, train.dropout),

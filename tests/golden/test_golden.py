@@ -51,7 +51,7 @@ def compare(stage: str, name: str, found: list[float], tolerance: float) -> None
 def test_first_losses(name: str, params: Params, inputs: Any) -> None:
     """Twenty epochs of three steps each; other CPUs may differ in the last bits of every step."""
     train = params.train.model_copy(update={"max_epochs": 20, "patience": 20})
-    sizes = sasrec.Config(history=5, blocks=2, heads=1)
+    sizes = sasrec.Config(history=5, blocks=2, heads=1, init_std=0.02, norm_eps=1e-8)
     parts = Parts(
         train,
         lambda width: sasrec.build(sizes, width, train.dropout),

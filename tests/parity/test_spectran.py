@@ -122,7 +122,9 @@ def test_parameter_count_of_the_paper() -> None:
         "",
     )
     made = SpectralAttention(big, 128, 0.02, config)
-    encoder = sasrec.build(sasrec.Config(history=10, blocks=2, heads=1), 128, 0.1)
+    encoder = sasrec.build(
+        sasrec.Config(history=10, blocks=2, heads=1, init_std=0.02, norm_eps=1e-8), 128, 0.1
+    )
     total = sum(p.numel() for m in (made, encoder) for p in m.parameters())
     assert total == 2_212_613
 

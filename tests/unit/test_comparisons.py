@@ -37,7 +37,7 @@ def outcomes(method, rank, encoder="none", backbone="sasrec"):
 def test_paired_agrees_with_scipy():
     rng = np.random.default_rng(0)
     first, second = rng.random(50), rng.random(50)
-    found = paired(first, second)
+    found = paired(first, second, 0.05)
     assert found.p_t == stats.ttest_rel(first, second).pvalue
     assert found.p_wilcoxon == stats.wilcoxon(first, second, method="approx").pvalue
     bounds = stats.ttest_rel(first, second).confidence_interval(0.95)
@@ -45,16 +45,16 @@ def test_paired_agrees_with_scipy():
 
 
 def test_equal_cells_do_not_differ():
-    found = paired(np.array([0.1, 0.4, 0.0]), np.array([0.1, 0.4, 0.0]))
+    found = paired(np.array([0.1, 0.4, 0.0]), np.array([0.1, 0.4, 0.0]), 0.05)
     assert (found.difference, found.p_t, found.p_wilcoxon) == (0, 1, 1)
 
 
 def test_one_user_gives_no_test():
-    assert paired(np.array([1.0]), np.array([0.0])).p_t is None
+    assert paired(np.array([1.0]), np.array([0.0]), 0.05).p_t is None
 
 
 def test_a_constant_gap_gives_finite_numbers():
-    found = paired(np.array([0.5, 0.5, 0.5]), np.array([0.0, 0.0, 0.0]))
+    found = paired(np.array([0.5, 0.5, 0.5]), np.array([0.0, 0.0, 0.0]), 0.05)
     assert found.p_t == 0 and found.low == found.high == 0.5
 
 

@@ -23,7 +23,11 @@ def method(params: config.Params, inputs: Any, seed: int = 0, dropout: float = 0
     train = params.train
     parts = Parts(
         train,
-        lambda width: sasrec.build(sasrec.Config(history=5, blocks=1, heads=1), width, dropout),
+        lambda width: sasrec.build(
+            sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8),
+            width,
+            dropout,
+        ),
         lambda: ranking_loss(train.loss),
     )
     settings = naming.settings("methods", "spectran", params.methods)
@@ -98,7 +102,9 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
     train = params.train
     parts = Parts(
         train,
-        lambda width: sasrec.build(sasrec.Config(history=5, blocks=1, heads=1), width, 0.0),
+        lambda width: sasrec.build(
+            sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8), width, 0.0
+        ),
         lambda: ranking_loss(train.loss),
     )
     made = initialised(lambda: single(IdTable(len(inputs.catalog), 8, 0.02), parts), 0)

@@ -159,17 +159,22 @@ def test_slice_sizes_count_users_of_one_split():
 
 
 def test_mean_deviation_and_interval_by_hand():
-    # Two seeds, four users. Means per seed .5 and .25; per user 1, .5, 0, 0.
-    values = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    found = summary(values)
-    assert found["mean"] == 0.375
-    assert found["deviation"] == pytest.approx(0.25 / math.sqrt(2))
-    half = 3.182446305284263 * np.std([1, 0.5, 0, 0], ddof=1) / 2  # t quantile of 3 degrees, .975
-    assert (found["low"], found["high"]) == pytest.approx((0.375 - half, 0.375 + half))
+    # Two seeds, four users. Means per seed .55 and .45; per user .6, .5, .4, .5.
+    values = np.array([[0.7, 0.5, 0.5, 0.5], [0.5, 0.5, 0.3, 0.5]])
+    found = summary(values, 0.05)
+    assert found["mean"] == pytest.approx(0.5)
+    assert found["deviation"] == pytest.approx(0.1 / math.sqrt(2))
+    half = 3.182446305284263 * math.sqrt(0.02 / 3) / 2  # t quantile of 3 degrees of freedom, .975
+    assert (found["low"], found["high"]) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_an_interval_is_cut_to_where_metrics_lie():
+    found = summary(np.array([[1.0, 0.0, 0.0]]), 0.05)
+    assert (found["low"], found["high"]) == (0.0, 1.0)
 
 
 def test_one_seed_has_no_deviation_and_one_user_no_interval():
-    found = summary(np.array([[0.5]]))
+    found = summary(np.array([[0.5]]), 0.05)
     assert (found["mean"], found["deviation"], found["low"]) == (0.5, None, None)
 
 

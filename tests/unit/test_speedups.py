@@ -1,0 +1,57 @@
+"""The project's own fast paths against torch's plain ones: values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.attention import attend
+from pipeline.cosine import unit_rows
+from pipeline.packing import Packing
+
+
+def test_unit_rows_equal_torch_with_gradients() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    x[1, 2] = 0
+    weight = torch.randn_like(x)
+    weight[1, 2] = 0  # no loss reads a padding row
+    own, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    a, b = unit_rows(own), F.normalize(plain, dim=-1)
+    (a * weight).sum().backward()
+    (b * weight).sum().backward()
+    assert torch.allclose(a, b, atol=1e-14)
+    assert own.grad is not None and plain.grad is not None
+    assert torch.allclose(own.grad, plain.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_attention_equals_torch_with_gradients(heads: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, heads, 5, 4, dtype=torch.float64) for _ in range(3))
+    allowed = torch.rand(3, 1, 5, 5) < 0.5
+    allowed |= torch.eye(5, dtype=torch.bool)
+    grads = []
+    for function in (
+        lambda *x: attend(*x, allowed, 0.0, True),
+        lambda *x: F.scaled_dot_product_attention(*x, attn_mask=allowed),
+    ):
+        parts = [t.clone().requires_grad_() for t in (q, k, v)]
+        out = function(*parts)
+        (out * torch.arange(4.0)).sum().backward()
+        grads.append([out.detach(), *(p.grad for p in parts)])
+    for one, other in zip(*grads, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_packing_keeps_the_real_rows_and_their_gradients() -> None:
+    real = torch.tensor([[False, True, True], [False, False, True]])
+    x = torch.arange(12.0).view(2, 3, 2).requires_grad_()
+    packing = Packing(real)
+    packed = packing.pack(x)
+    assert packed.tolist() == [[2, 3], [4, 5], [10, 11]]
+    padded = packing.pad(packed * 2)
+    assert torch.equal(padded, 2 * x * real[..., None])
+    padded.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, 2.0 * real[..., None].expand(2, 3, 2))
