@@ -28,10 +28,12 @@ PARAMS = """
 grid:
   dataset: [big]
   encoder: [hash]
-  text: {backbone: [], method: []}
+  text: {encoder: [], backbone: [], method: []}
   plain: {backbone: [], method: []}
   baseline: {backbone: [], method: []}
-  baseline_text: {backbone: [], method: []}
+  baseline_text: {encoder: [], backbone: [], method: []}
+  variant: {encoder: [], backbone: [], method: []}
+  variant_plain: {backbone: [], method: []}
 datasets:
   big:
     source:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts import RANKS, Artifact
-from pipeline.config import Grid, Params
+from pipeline.config import Grid, Params, TextCells, TrainConfig
 from pipeline.errors import ArtifactError, ConfigError, near_miss
 
 NONE = "none"
@@ -59,14 +59,18 @@ class Cell:
         """Seeds of the cell, in the order of params: one file each."""
         if not self.trained:
             return UNTRAINED_SEEDS
-        return tuple(params.train_for(self.dataset).seeds)
+        return tuple(self.train(params).seeds)
+
+    def train(self, params: Params) -> TrainConfig:
+        """Values of `train` for this cell: the data set's, backbone's and method's own in place."""
+        return params.train_for(self.dataset, self.backbone, self.method)
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.encoder}/{self.backbone}/{self.method}"
 
 
 def cells(grid: Grid, dataset: str) -> list[Cell]:
-    """Return the cells of a data set: baselines, then plain, then text methods per encoder.
+    """Return the cells of a data set: baselines, plain and text methods per encoder, variants.
 
     Within a group the order is that of params.yaml. Raises ConfigError for a data set outside the
     grid and for a cell that two groups name.
@@ -76,16 +80,16 @@ def cells(grid: Grid, dataset: str) -> list[Cell]:
             f"params.yaml: grid.dataset: {dataset} is not in it."
             f"{near_miss(dataset, grid.dataset)} Mend the name, or add it to grid.dataset."
         )
-    plain, text = (NONE,), tuple(grid.encoder)
-    groups = (
-        (grid.baseline, plain),
-        (grid.baseline_text, text),
-        (grid.plain, plain),
-        (grid.text, text),
-    )
     found: list[Cell] = []
-    for group, encoders in groups:
-        for encoder in encoders:
+    for group in (
+        grid.baseline,
+        grid.baseline_text,
+        grid.plain,
+        grid.text,
+        grid.variant_plain,
+        grid.variant,
+    ):
+        for encoder in group.encoder if isinstance(group, TextCells) else [NONE]:
             for backbone in group.backbone:
                 for method in group.method:
                     found.append(Cell(dataset, encoder, backbone, method))

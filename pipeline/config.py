@@ -280,18 +280,29 @@ class Cells(Strict):
     method: list[str]
 
 
+class TextCells(Cells):
+    """One group of cells with item text: every encoder with every backbone and method."""
+
+    encoder: list[str]
+
+
 class Grid(Strict):
     """What `dvc repro` makes."""
 
     dataset: Annotated[list[str], Field(min_length=1)]
     encoder: Annotated[list[str], Field(min_length=1)]
-    text: Cells
+    """Encoded and decomposed; the groups name which of them they train on."""
+    text: TextCells
     """Trained methods that read item text."""
     plain: Cells
     """Trained methods without text; encoder `none`."""
+    variant: TextCells
+    """As text, for blocks that name another block's file (`of`): ablations, losses, controls."""
+    variant_plain: Cells
+    """As plain, for blocks that name another block's file."""
     baseline: Cells
     """Untrained methods without text; encoder and backbone `none`."""
-    baseline_text: Cells
+    baseline_text: TextCells
     """Untrained methods with text; backbone `none`."""
 
 
@@ -337,10 +348,21 @@ class Params(Strict):
         """Return the block of an encoder. Raises ConfigError for an unknown name."""
         return _named(self.encoders, "encoders", name)
 
-    def train_for(self, dataset: str) -> TrainConfig:
-        """Return `train` with the data set's own values in place."""
+    def train_for(
+        self, dataset: str, backbone: str | None = None, method: str | None = None
+    ) -> TrainConfig:
+        """Return `train` with the own values of a data set, a backbone and a method in place.
+
+        The later named wins. Raises ConfigError when what comes out is not allowed.
+        """
         values = _merge(self.train.model_dump(), self.dataset(dataset).train)
-        return build(TrainConfig, values, f"train (with datasets.{dataset}.train)")
+        where = f"datasets.{dataset}.train"
+        for kind, name in (("backbones", backbone), ("methods", method)):
+            own = getattr(self, kind).get(name, {}).get("train")
+            if isinstance(own, Mapping) and own:
+                values = _merge(values, own)
+                where += f" and {kind}.{name}.train"
+        return build(TrainConfig, values, f"train (with {where})")
 
 
 def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:
@@ -350,6 +372,9 @@ def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay changes over a mapping; a block with another `name` (of a loss) replaces the old one."""
+    if changes.get("name", base.get("name")) != base.get("name"):
+        return dict(changes)
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

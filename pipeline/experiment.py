@@ -94,11 +94,11 @@ class Experiment:
         cls, params: Params, root: Path, revision: int, cell: Mapping[str, str]
     ) -> Experiment:
         """Check names, settings and inputs of a cell. Raises ConfigError or ArtifactError."""
-        train = params.train_for(cell["dataset"])
-        found = naming.module("methods", cell["method"])
-        encoder_code = naming.module("backbones", cell["backbone"])
+        train = params.train_for(cell["dataset"], cell["backbone"], cell["method"])
         method = naming.settings("methods", cell["method"], params.methods)
         backbone = naming.settings("backbones", cell["backbone"], params.backbones)
+        found = _module("methods", cell["method"], params.methods)
+        encoder_code = _module("backbones", cell["backbone"], params.backbones)
         assert isinstance(method, MethodConfig) and isinstance(backbone, MethodConfig)
         needs: tuple[str, ...] = found.NEEDS
         trained = found.build.__annotations__.get("return") != "Untrained"
@@ -223,6 +223,10 @@ class Experiment:
             held = held_out(data, split)
             counts.append((split, held, rank(scorer, held, length, data.num_items, device)))
         return table(counts, data.train_counts())
+
+
+def _module(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> ModuleType:
+    return naming.module(kind, naming.file_of(kind, name, blocks))
 
 
 def _builder(

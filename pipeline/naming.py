@@ -16,6 +16,12 @@ from pipeline.strict import build
 
 _FOLDER = Path(__file__).parent
 
+OF = "of"
+"""Key of a block that is read by another block's file: a variant with its own name."""
+
+TRAIN = "train"
+"""Key of a block that holds its own values of `train`."""
+
 
 def names(kind: str) -> list[str]:
     """Return the modules of a folder: kind is `methods`, `backbones` or `data/sources`."""
@@ -33,13 +39,47 @@ def module(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"pipeline.{kind.replace('/', '.')}.{name}")
 
 
+def file_of(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> str:
+    """Return the module a block is read by: the one it names with `of`, else its own name."""
+    named = blocks.get(name, {}).get(OF, name)
+    if not isinstance(named, str):
+        raise ConfigError(f"params.yaml: {kind}.{name}.{OF}: {named!r} is not the name of a file.")
+    return named
+
+
 def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> BaseModel:
     """Build the `Config` of a method or backbone from its block in params.yaml.
 
     Raises ConfigError for an unknown name, a missing block or a wrong value.
     """
-    found = module(kind, name)
     if name not in blocks:
+        module(kind, name)  # an unknown name is the likelier mistake
         raise ConfigError(f"params.yaml: {kind}.{name}: no such block.{near_miss(name, blocks)}")
-    built: BaseModel = build(found.Config, blocks[name], f"params.yaml: {kind}.{name}")
+    found = module(kind, file_of(kind, name, blocks))
+    train = blocks[name].get(TRAIN, {})
+    if not isinstance(train, Mapping):
+        raise ConfigError(
+            f"params.yaml: {kind}.{name}.{TRAIN}: found {train!r}, expected values of `train`."
+        )
+    own = {key: value for key, value in blocks[name].items() if key not in (OF, TRAIN)}
+    built: BaseModel = build(found.Config, own, f"params.yaml: {kind}.{name}")
     return built
+
+
+def changes(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a block changes: in the block of its file, and in `train`, as dotted keys."""
+    block = blocks.get(name, {})
+    base = blocks.get(file_of(kind, name, blocks), {})
+    found = {key: value for key, value in block.items() if key not in (OF, TRAIN)}
+    found = {key: value for key, value in found.items() if base.get(key, key) != value}
+    return found | flat(block.get(TRAIN, {}), TRAIN)
+
+
+def flat(block: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as dotted keys; lists stay values."""
+    if not isinstance(block, Mapping):
+        return {prefix: block}
+    found: dict[str, Any] = {}
+    for key, value in block.items():
+        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return found

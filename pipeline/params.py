@@ -20,6 +20,9 @@ from pipeline.strict import build
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 """Names become folder names and DVC cell names, so they stay plain."""
 
+OWN_TRAIN = ("datasets", "backbones", "methods")
+"""Sections whose blocks may hold their own values of `train`."""
+
 
 class _UniqueLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice: the second would silently win."""
@@ -105,13 +108,12 @@ def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _outrank(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    """Lay a changed `train.x` over the data sets' own `train.x` too: the command line wins."""
+    """Lay a changed `train.x` over the blocks' own `train.x` too: the command line wins."""
     section, *parents = dotted.split(".")
-    blocks = raw.get("datasets")
-    if section != "train" or not parents or not isinstance(blocks, dict):
+    if section != "train" or not parents:
         return
     last = parents.pop()
-    for block in blocks.values():
+    for block in (b for kind in OWN_TRAIN for b in (raw.get(kind) or {}).values()):
         node = block.get("train") if isinstance(block, dict) else None
         for parent in parents:
             node = node.get(parent) if isinstance(node, dict) else None

@@ -12,15 +12,25 @@ from stages.command import USER_MISTAKE, command
 from stages.run import Run
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pipeline.config import Params
 
 GROUPS = {
     "text": "train",
     "plain": "train_plain",
+    "variant": "variant",
+    "variant_plain": "variant_plain",
     "baseline": "baseline",
     "baseline_text": "baseline_text",
 }
 """Group of grid -> stage of dvc.yaml that trains it."""
+
+PLAIN = {"text": "plain", "variant": "variant_plain", "baseline_text": "baseline"}
+"""Group with item text -> group of the same kind without."""
+
+SECTIONS = {"encoder": "encoders", "backbone": "backbones", "method": "methods"}
+"""Axis of a group -> section of params.yaml that holds its blocks."""
 
 TEXT = ("semantic", "spectrum")
 """Inputs that are made from item text, once per encoder."""
@@ -70,10 +80,11 @@ def blocks(params: Params) -> Iterator[str]:
             except ConfigError as error:
                 yield from str(error).splitlines()
                 continue
+            file = naming.file_of(kind, name, written)
             parts = ("Config", "build") + (("NEEDS",) if kind == "methods" else ())
             for part in parts:
-                if not hasattr(naming.module(kind, name), part):
-                    yield f"pipeline/{kind}/{name}.py: `{part}` is missing. See its neighbours."
+                if not hasattr(naming.module(kind, file), part):
+                    yield f"pipeline/{kind}/{file}.py: `{part}` is missing. See its neighbours."
     formats = naming.names("data/sources")
     for name, dataset in params.datasets.items():
         if dataset.source.format not in formats:
@@ -126,13 +137,24 @@ def grid(params: Params) -> Iterator[str]:
                 yield f"params.yaml: grid.{axis}: {name} has no block.{near_miss(name, known)}"
     for group in GROUPS:
         cells = getattr(params.grid, group)
-        for axis, section in (("backbone", "backbones"), ("method", "methods")):
-            for name in getattr(cells, axis):
-                if name not in getattr(params, section):
-                    known = getattr(params, section)
+        for axis, section in SECTIONS.items():
+            known = getattr(params, section)
+            for name in getattr(cells, axis, ()):
+                if name not in known:
                     yield (
                         f"params.yaml: grid.{group}.{axis}: {name} has no block under {section}."
                         f"{near_miss(name, known)}"
+                    )
+                elif axis == "encoder" and name not in params.grid.encoder:
+                    yield (
+                        f"params.yaml: grid.{group}.encoder: {name} is not in grid.encoder, which "
+                        f"names what is encoded. Add it there."
+                    )
+                elif axis != "encoder" and "of" in known[name] and "variant" not in group:
+                    yield (
+                        f"params.yaml: grid.{group}.{axis}: {name} is a variant (`of`), and this "
+                        f"group's stage does not watch the file it names. Move it to grid.variant "
+                        f"or grid.variant_plain."
                     )
         trained = not group.startswith("baseline")
         for name in cells.backbone:
@@ -140,43 +162,51 @@ def grid(params: Params) -> Iterator[str]:
                 wanted = "a real backbone" if trained else "none"
                 yield f"params.yaml: grid.{group}.backbone: {name}; this group takes {wanted}."
     try:
-        all_cells(params.grid)
+        for cell in all_cells(params.grid):
+            cell.train(params)
     except ConfigError as error:
         yield str(error)
 
 
 def misplaced(params: Params) -> Iterator[str]:
     """Yield a warning for methods that a group repeats per encoder although they read no text."""
-    for group in ("text", "baseline_text"):
+    for group, other in PLAIN.items():
         for name in getattr(params.grid, group).method:
-            needs = method_needs(name)
+            needs = method_needs(params, name)
             if needs is not None and not any(need in TEXT for need in needs):
-                other = "plain" if group == "text" else "baseline"
                 yield (
                     f"params.yaml: grid.{group}.method: {name} reads no text, so every encoder "
                     f"repeats it. Move it to grid.{other}."
                 )
 
 
-def method_needs(name: str) -> set[str] | None:
-    """Return the inputs a method declares (`spectrum:unit` counts as spectrum), if it exists."""
+def method_file(params: Params, name: str) -> ModuleType | None:
+    """Return the file that reads a method's block, if it exists."""
     from pipeline import naming
+    from pipeline.errors import ConfigError
 
-    if name not in naming.names("methods"):
+    try:
+        return naming.module("methods", naming.file_of("methods", name, params.methods))
+    except ConfigError:
         return None
-    declared = getattr(naming.module("methods", name), "NEEDS", ())
-    return {need.partition(":")[0] for need in declared}
 
 
-def is_untrained(name: str) -> bool | None:
+def method_needs(params: Params, name: str) -> set[str] | None:
+    """Return the inputs a method declares (`spectrum:unit` counts as spectrum), if it exists."""
+    found = method_file(params, name)
+    if found is None:
+        return None
+    return {need.partition(":")[0] for need in getattr(found, "NEEDS", ())}
+
+
+def is_untrained(params: Params, name: str) -> bool | None:
     """Whether a method's `build` says that it returns something without training."""
     from typing import get_type_hints
 
-    from pipeline import naming
-
-    if name not in naming.names("methods"):
+    found = method_file(params, name)
+    if found is None:
         return None
-    build = getattr(naming.module("methods", name), "build", None)
+    build = getattr(found, "build", None)
     kind = get_type_hints(build).get("return") if build else None
     return getattr(kind, "__name__", "") == "Untrained"
 
@@ -211,23 +241,24 @@ def graph(base: Path, params: Params) -> Iterator[str]:
 
 def _group(params: Params, group: str, name: str, stage: dict[str, Any]) -> Iterator[str]:
     given = {need for need in TEXT if any(f"/{need}/" in dep for dep in stage.get("deps", ()))}
-    for axis in ("backbone", "method"):
+    for axis in type(getattr(params.grid, group)).model_fields:
         wanted = f"${{grid.{group}.{axis}}}"
         if stage.get("matrix", {}).get(axis) != wanted:
             yield f"dvc.yaml: {name}.matrix.{axis}: expected {wanted}, the group it trains."
     for method in getattr(params.grid, group).method:
-        needs = method_needs(method)
+        needs = method_needs(params, method)
         if needs is None:
             continue
         if lacking := sorted(needs - given):
-            groups = [g for g, s in GROUPS.items() if s != name and "text" in g]
+            groups = [g for g in PLAIN if GROUPS[g] != name]
             yield (
                 f"dvc.yaml: {name}: {method} reads {', '.join(lacking)}, which is not among the "
                 f"inputs of this stage, so a change would not re-run it. Move {method} to "
                 f"grid.{' or grid.'.join(groups)}, or add the input."
             )
-        if is_untrained(method) == (not group.startswith("baseline")):
-            kind = "is not trained" if is_untrained(method) else "is trained"
+        untrained = is_untrained(params, method)
+        if untrained == (not group.startswith("baseline")):
+            kind = "is not trained" if untrained else "is trained"
             yield f"params.yaml: grid.{group}.method: {method} {kind} and belongs to another group."
 
 

@@ -65,7 +65,9 @@ def encoders(root: Path, params: Params) -> list[dict[str, Any]]:
 
 def methods(params: Params) -> list[dict[str, Any]]:
     """Return every configured method, with the groups of the grid that name it."""
-    groups = ("text", "plain", "baseline", "baseline_text")
+    from pipeline.config import Grid
+
+    groups = [name for name in Grid.model_fields if name not in ("dataset", "encoder")]
     return [
         {
             "name": name,

@@ -11,6 +11,7 @@ from stages.command import command
 from stages.run import Run
 
 if TYPE_CHECKING:
+    from pipeline.reporting.methods import MethodText
     from pipeline.reporting.page import Chapter
 
 
@@ -60,7 +61,6 @@ def _page(run: Run) -> None:
     from pipeline.cells import all_cells
     from pipeline.files import TEMPORARY, write_atomic
     from pipeline.reporting.exports import report_markdown, results_csv
-    from pipeline.reporting.methods import describe
     from pipeline.reporting.page import render
 
     grid = run.params.grid
@@ -76,7 +76,7 @@ def _page(run: Run) -> None:
     chapters = [_chapter(run, dataset) for dataset in grid.dataset]
     methods = list(dict.fromkeys(cell.method for cell in all_cells(grid)))
     texts = (
-        render(chapters, [describe(name) for name in methods]),
+        render(chapters, [_described(run, name) for name in methods]),
         results_csv((c.numbers, c.protocol_short) for c in chapters),
         report_markdown((c.numbers, c.protocol, c.findings) for c in chapters),
     )
@@ -84,6 +84,16 @@ def _page(run: Run) -> None:
         write_atomic(path, text.encode(), run.target / TEMPORARY)
     run.say(f"report: {paths[0].absolute().as_uri()}")
     run.done(paths, f"{len(chapters)} data sets", f"open {paths[0]}", report=str(paths[0]))
+
+
+def _described(run: Run, name: str) -> MethodText:
+    from pipeline import naming
+    from pipeline.reporting.methods import describe
+    from pipeline.reporting.protocol import words
+
+    blocks = run.params.methods
+    changes = words(naming.changes("methods", name, blocks))
+    return describe(name, naming.file_of("methods", name, blocks), changes)
 
 
 def _chapter(run: Run, dataset: str) -> Chapter:

@@ -178,7 +178,7 @@ def refuse_other_training(found: Outcomes, params: Params) -> None:
     made_with = found.provenance["params"].get("train")
     if made_with is None or not found.cell.trained:
         return
-    now = params.train_for(found.cell.dataset).model_dump(mode="json", exclude={"seeds"})
+    now = found.cell.train(params).model_dump(mode="json", exclude={"seeds"})
     changed = [key for key in now if made_with.get(key) != now[key]]
     if changed:
         raise ArtifactError(

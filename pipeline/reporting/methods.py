@@ -20,14 +20,19 @@ class MethodText:
     differs: str
 
 
-def describe(name: str, folder: Path = FOLDER) -> MethodText:
+def describe(
+    name: str, file: str | None = None, changes: str = "", folder: Path = FOLDER
+) -> MethodText:
     """Read the docstring of a method without importing it; empty texts where it says nothing.
 
+    file: the method whose file a variant uses; changes: what the variant changes, in words.
     A block starts with `Source:` or `Differs:` and ends at a blank line or the next block.
     """
-    path = folder / f"{name}.py"
+    path = folder / f"{file or name}.py"
     if not path.is_file():
         return MethodText(name, "", "", "")
+    if file not in (None, name):
+        return MethodText(name, f"As {file}, with {changes}.", "", "")
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return MethodText(
         name,

@@ -10,10 +10,11 @@ from typing import Any
 
 from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY
+from pipeline.naming import flat
 from pipeline.reporting.charts import Bar, Series, axis, interval_chart, line_chart
 from pipeline.reporting.findings import findings
 from pipeline.reporting.methods import MethodText
-from pipeline.reporting.protocol import QUICK_LOOK, flat
+from pipeline.reporting.protocol import QUICK_LOOK
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline import naming
+from pipeline.cells import cells
 from pipeline.config import Params, Split, Strata
+from pipeline.naming import flat
 
 SYNTHETIC = "synthetic: generated data, not a measurement of real users"
 QUICK_LOOK = "a quick look, not a result"
@@ -38,12 +42,32 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
         f"{NEGATIVES_FROM[train.loss.negatives_from]}, {train.loss.similarity} / "
         f"{train.loss.temperature:g}; ranked by {train.ranking}",
     }
+    if variants := own_values(params, dataset):
+        lines["variants"] = "; ".join(f"{name} is {text}" for name, text in variants.items())
     changed = flat(block.train)
     if changed:
-        lines["overrides"] = ", ".join(
-            f"train.{key} = {value}" for key, value in sorted(changed.items())
-        ) + (f" ({QUICK_LOOK})" if is_quick(params, dataset) else "")
+        quick = f" ({QUICK_LOOK})" if is_quick(params, dataset) else ""
+        lines["overrides"] = words(flat(block.train, "train")) + quick
     return lines
+
+
+def own_values(params: Params, dataset: str) -> dict[str, str]:
+    """Return the methods and backbones of a data set's cells that bring values of their own.
+
+    Name -> `file with key = value, ...`: variants, and blocks that change `train`.
+    """
+    found: dict[str, str] = {}
+    for cell in cells(params.grid, dataset):
+        for kind, name in (("backbones", cell.backbone), ("methods", cell.method)):
+            blocks = getattr(params, kind)
+            if changes := naming.changes(kind, name, blocks):
+                found[name] = f"{naming.file_of(kind, name, blocks)} with {words(changes)}"
+    return found
+
+
+def words(changes: Mapping[str, Any]) -> str:
+    """Return dotted keys and their values as one phrase."""
+    return ", ".join(f"{key} = {value}" for key, value in sorted(changes.items()))
 
 
 def is_quick(params: Params, dataset: str) -> bool:
@@ -89,13 +113,3 @@ def short(topics: dict[str, str]) -> str:
     kept = [topics["split"], "whole catalogue", "ties half", f"seen items {topics['seen items']}"]
     kept += [f"epochs {topics['epochs']}", f"width {topics['width']}"]
     return "; ".join(kept + ([QUICK_LOOK] if QUICK_LOOK in topics.get("overrides", "") else []))
-
-
-def flat(block: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as dotted keys; lists stay values."""
-    if not isinstance(block, dict):
-        return {prefix: block}
-    found: dict[str, Any] = {}
-    for key, value in block.items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found

@@ -20,10 +20,12 @@ TREE = Path(__file__).resolve().parents[2]
 GRID = {
     "dataset": ["demo"],
     "encoder": ["hash"],
-    "text": {"backbone": ["sasrec"], "method": ["spectran"]},
+    "text": {"encoder": ["hash"], "backbone": ["sasrec"], "method": ["spectran"]},
     "plain": {"backbone": ["sasrec"], "method": ["id"]},
     "baseline": {"backbone": ["none"], "method": ["popularity"]},
-    "baseline_text": {"backbone": ["none"], "method": ["text_neighbour"]},
+    "variant": {"encoder": [], "backbone": [], "method": []},
+    "variant_plain": {"backbone": [], "method": []},
+    "baseline_text": {"encoder": ["hash"], "backbone": ["none"], "method": ["text_neighbour"]},
 }
 CELLS = {"train@demo-hash-sasrec-spectran", "train_plain@demo-sasrec-id"}
 BASELINES = {"baseline@demo-none-popularity", "baseline_text@demo-hash-none-text_neighbour"}

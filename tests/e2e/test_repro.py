@@ -5,6 +5,7 @@ The tests share one clone and run in their order: each starts where the last one
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -95,6 +96,25 @@ def test_shared_training_code_and_an_added_cutoff_retrain_nothing(clone: Clone) 
     clone.params(lambda p: p["evaluate"]["ks"].append(3))
     assert clone.repro() == RESULTS
     assert changed(before, clone.lock()) == RESULTS
+
+
+def test_a_variant_watches_every_method_and_trains_only_when_its_own_changes(clone: Clone) -> None:
+    def add(params: dict[str, Any]) -> None:
+        params["methods"]["id_wide"] = {"of": "id", "train": {"width": 24}}
+        params["grid"]["variant_plain"] = {"backbone": ["sasrec"], "method": ["id_wide"]}
+
+    cell, log = "variant_plain@demo-sasrec-id_wide", "logs/train/demo-none-sasrec-id_wide.jsonl"
+    clone.params(add)
+    assert clone.repro() == {cell} | RESULTS
+    assert '"epoch"' in (clone.path / log).read_text()
+    page = (clone.path / "artifacts/report/results.md").read_text()
+    assert "id\\_wide is id with train.width = 24" in page
+    file = clone.path / "pipeline" / "methods" / "spectran.py"
+    file.write_text(file.read_text() + "\n# Other bytes of another method.\n")
+    assert clone.repro() == {cell, "train@demo-hash-sasrec-spectran", "report"}
+    assert [json.loads(line)["event"] for line in (clone.path / log).read_text().splitlines()] == [
+        "reuse"
+    ]
 
 
 def test_a_team_pulls_and_has_nothing_to_run(clone: Clone, tmp_path: Path) -> None:

@@ -152,11 +152,11 @@ def test_docstring_blocks_end_at_the_next_one(tmp_path):
     (tmp_path / "x.py").write_text(
         '"""X: a thing.\n\nSource: a paper,\nequation 3.\nDiffers: width.\n\nMore."""'
     )
-    found = describe("x", tmp_path)
+    found = describe("x", folder=tmp_path)
     assert (found.summary, found.source, found.differs) == (
         "X: a thing.", "a paper, equation 3.", "width.",
     )  # fmt: skip
-    assert describe("absent", tmp_path).source == ""
+    assert describe("absent", folder=tmp_path).source == ""
 
 
 @pytest.mark.parametrize("name", ["id", "spectran", "popularity", "text_neighbour"])

@@ -11,10 +11,16 @@ def grid(**changes):
     values = {
         "dataset": ["demo", "toys"],
         "encoder": ["minilm", "hash"],
-        "text": {"backbone": ["sasrec"], "method": ["morec"]},
+        "text": {"encoder": ["minilm", "hash"], "backbone": ["sasrec"], "method": ["morec"]},
         "plain": {"backbone": ["sasrec"], "method": ["id"]},
         "baseline": {"backbone": ["none"], "method": ["popularity"]},
-        "baseline_text": {"backbone": ["none"], "method": ["text_neighbour"]},
+        "baseline_text": {
+            "encoder": ["minilm", "hash"],
+            "backbone": ["none"],
+            "method": ["text_neighbour"],
+        },
+        "variant": {"encoder": ["hash"], "backbone": ["sasrec"], "method": ["morec_small"]},
+        "variant_plain": {"backbone": ["sasrec_bce"], "method": ["id"]},
     }
     return Grid.model_validate(values | changes)
 
@@ -27,8 +33,10 @@ def test_cells_in_the_order_of_the_report():
         "demo/none/sasrec/id",
         "demo/minilm/sasrec/morec",
         "demo/hash/sasrec/morec",
+        "demo/none/sasrec_bce/id",
+        "demo/hash/sasrec/morec_small",
     ]
-    assert len(all_cells(grid())) == 12
+    assert len(all_cells(grid())) == 16
 
 
 def test_a_data_set_outside_the_grid_is_refused():

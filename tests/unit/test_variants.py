@@ -1,0 +1,70 @@
+"""Blocks that use another block's file, and blocks with their own values of `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import naming
+from pipeline.config import Params
+from pipeline.errors import ConfigError
+from pipeline.methods import spectran
+from pipeline.params import load
+from pipeline.reporting.protocol import own_values
+
+METHODS = {
+    "id": {},
+    "spectran": {"query_width": 120, "order": 3, "std": 0.02},
+    "spectran_small": {"of": "spectran", "query_width": 8, "order": 3, "std": 0.02,
+                       "train": {"dropout": 0.2, "loss": {"temperature": 0.1}}},
+}  # fmt: skip
+
+
+def with_methods(tmp_path: Path, changes: dict[str, object] | None = None) -> Params:
+    import yaml
+
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["methods"] = METHODS
+    content["grid"]["text"]["method"] = ["spectran"]
+    content["grid"]["variant"] = {
+        "encoder": ["minilm"], "backbone": ["sasrec"], "method": ["spectran_small"],
+    }  # fmt: skip
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    return load(tmp_path / "params.yaml", changes)
+
+
+def test_a_variant_is_read_by_the_file_it_names() -> None:
+    found = naming.settings("methods", "spectran_small", METHODS)
+    assert isinstance(found, spectran.Config) and found.query_width == 8
+    assert naming.file_of("methods", "spectran_small", METHODS) == "spectran"
+    assert naming.file_of("methods", "id", METHODS) == "id"
+
+
+def test_changes_are_those_against_the_block_of_the_file() -> None:
+    assert naming.changes("methods", "spectran", METHODS) == {}
+    assert naming.changes("methods", "spectran_small", METHODS) == {
+        "query_width": 8, "train.dropout": 0.2, "train.loss.temperature": 0.1,
+    }  # fmt: skip
+
+
+def test_a_method_replaces_values_of_train_and_the_command_line_wins(tmp_path: Path) -> None:
+    params = with_methods(tmp_path)
+    found = params.train_for("toys", "sasrec", "spectran_small")
+    assert (found.dropout, found.loss.temperature, found.width) == (0.2, 0.1, 128)
+    assert params.train_for("toys", "sasrec", "spectran").dropout == 0.1
+    assert params.train_for("demo", "sasrec", "spectran_small").width == 32, "the data set's own"
+    forced = with_methods(tmp_path, {"train.dropout": 0.5})
+    assert forced.train_for("toys", "sasrec", "spectran_small").dropout == 0.5
+
+
+def test_the_protocol_line_names_what_a_variant_changes(tmp_path: Path) -> None:
+    assert own_values(with_methods(tmp_path), "demo") == {
+        "spectran_small": "spectran with query_width = 8, train.dropout = 0.2, "
+        "train.loss.temperature = 0.1"
+    }
+
+
+def test_a_variant_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no pipeline/methods/spectra\.py.*mean spectran\?"):
+        naming.settings("methods", "x", {"x": {"of": "spectra"}})
