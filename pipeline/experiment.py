@@ -106,6 +106,10 @@ class Experiment:
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
         inputs.check()
         _ = inputs.sequences
+        if trained:
+            encoder_code.build(
+                backbone, train.width, train.dropout
+            )  # refuses sizes that do not fit
         build = _builder(found, encoder_code, method, backbone, inputs, train)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
         return cls(cell, train, method, backbone, inputs, revision, build, trained, code)

@@ -40,11 +40,14 @@ def clean(
 
     if not stale:
         raise ConfigError("clean: say what to delete: spectran clean --stale")
-    found = [*outside_grid(run.root, run.params), *finished_states(run.cache / "train")]
+    reasons = {path: "not in the grid" for path in outside_grid(run.root, run.params)}
+    kept = finished_states(run.cache / "train")
+    reasons |= {path: "kept copy of a finished seed" for path in kept}
+    found = list(reasons)
     total = sum(_bytes(path) for path in found)
     if not run.json:
-        for path in found:
-            run.say(f"{path}  {size(_bytes(path))}")
+        for path, reason in reasons.items():
+            run.say(f"{path}  {size(_bytes(path))}  {reason}")
     go = bool(found) and not dry_run and (yes or _confirmed(run, len(found), total))
     if go:
         for path in found:

@@ -208,7 +208,7 @@ class Run:
         return self.dry_run
 
     def done(self, written: Sequence[Path], what: str, following: str, **numbers: Any) -> None:
-        """Print the closing line: what was written and what to run next."""
+        """Print the closing line: what was written and what to run next; a trial ends here."""
         seconds = time.monotonic() - self.started
         total = sum(p.stat().st_size for p in written)
         names = ", ".join(str(p) for p in written[:2]) + (
@@ -219,12 +219,15 @@ class Run:
                 "written": [str(p) for p in written],
                 "bytes": total,
                 "seconds": round(seconds, 3),
-                "next": following,
+                "next": None if self.out else following,
                 **numbers,
             }
             print(json.dumps(content, sort_keys=True), flush=True)
         else:
-            self.say(f"wrote {names}: {what}, {size(total)}, {seconds:.1f} s. Next: {following}")
+            end = (
+                "A trial: tracked results stay as they were." if self.out else f"Next: {following}"
+            )
+            self.say(f"wrote {names}: {what}, {size(total)}, {seconds:.1f} s. {end}")
 
 
 def size(count: int | float) -> str:

@@ -17,12 +17,17 @@ from pipeline.reporting.exports import (
 from pipeline.reporting.findings import findings
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
+VALID_AND_MINUTES = (
+    "valid: the same on the validation users, whom early stopping watches. Minutes: all seeds of "
+    "the cell."
+)
+
 Chapters = Sequence[tuple[Numbers, Mapping[str, Any]]]
 """Per data set: its numbers, and its block of provenance.json."""
 
 
 def card_csv(chapters: Chapters) -> str:
-    """Return every metric of the test users with tests and protocol."""
+    """Return every metric of the held-out users with tests and protocol."""
     return results_csv((numbers, block["protocol_short"]) for numbers, block in chapters)
 
 
@@ -47,6 +52,8 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
     spent = {entry["cell"]: entry["minutes"] for entry in block["cells"]}
     taken = [spent[str(cell)] for cell in numbers.cells]
     table = numbers.results()
+    name = f"valid {column_title('ndcg', numbers.main_k)}"
+    valid = [number(v.mean) for v in numbers.column("ndcg", numbers.main_k, split="valid")]
     lines = [
         f"## {escape(numbers.dataset)}",
         "",
@@ -57,12 +64,13 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
     lines += results_markdown(
         table,
         deviation=True,
-        extra={"minutes": [_minutes(m) for m in taken]},
+        extra={name: valid, "minutes": [_minutes(m) for m in taken]},
     )
     for row in block["reference"]:
         values = [number(row.get(column)) for column in table.columns]
-        lines.append(table_row([f"{escape(row['name'])} ({escape(row['source'])})", *values, "-"]))
-    lines += ["", legend(numbers, deviation=True), "Minutes: all seeds of the cell.", *protocol]
+        label = f"{escape(row['name'])} ({escape(row['source'])})"
+        lines.append(table_row([label, *values, "-", "-"]))
+    lines += ["", legend(numbers, deviation=True), VALID_AND_MINUTES, *protocol]
     lines += [f"### {strata_heading(numbers)}", ""]
     lines += results_markdown(numbers.strata(), deviation=False)
     bold = f"Bold: highest of its column. In brackets: {numbers.level} interval over users."

@@ -1,7 +1,7 @@
 """Result cards: measured tables kept in the repository with the ranks they are computed from.
 
-A card folder holds the per-user ranks of the test split (`ranks-DATASET.parquet`) and what made
-them (`provenance.json`). `card.md` and `card.csv` follow from these two alone, byte for byte.
+A card folder holds the per-user ranks of the held-out targets (`ranks-DATASET.parquet`) and what
+made them (`provenance.json`). `card.md` and `card.csv` follow from these two alone, byte for byte.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ RANKS = Table(
         [
             pa.field("cell", pa.string()),
             pa.field("seed", pa.uint32()),
+            pa.field("split", pa.string()),
             pa.field("user", pa.uint32()),
             pa.field("greater", pa.uint32()),
             pa.field("equal", pa.uint32()),
@@ -47,7 +48,10 @@ RANKS = Table(
         ]
     ),
 )
-"""Test users only; greater and equal with or without seen items, as `evaluate.seen_items` says."""
+"""Both held-out splits: what was chosen on validation can be checked.
+
+greater and equal are counted with or without seen items, as `evaluate.seen_items` says.
+"""
 
 REFERENCE = Path(__file__).parent / "reference.yaml"
 
@@ -83,7 +87,7 @@ def collect(
             for cell in found
             for seed in cell.seeds
         )
-        if not len(table):
+        if "test" not in table["split"].unique().to_pylist():
             raise ArtifactError(f"ranks of {dataset} hold no test users; a card would be empty.")
         written.append(
             RANKS.save(target, table, items=found[0].items, params={}, name=name, dataset=dataset)
@@ -114,10 +118,8 @@ def collect(
 
 
 def _compact(root: Path, cell: Cell, seed: int, seen_items: str) -> pa.Table:
-    import pyarrow.compute as pc
-
     table, _ = artifacts.RANKS.load(root, **cell.fields, seed=seed)
-    table = table.filter(pc.equal(table["split"], "test")).sort_by("user")
+    table = table.sort_by([("split", "ascending"), ("user", "ascending")])
     suffix = "" if seen_items == "candidates" else "_unseen"
     schema = RANKS.schema
     assert schema is not None
@@ -125,6 +127,7 @@ def _compact(root: Path, cell: Cell, seed: int, seen_items: str) -> pa.Table:
         {
             "cell": pa.array([str(cell)] * len(table), pa.string()),
             "seed": pa.array(np.full(len(table), seed), pa.uint32()),
+            "split": table["split"],
             "user": table["user"],
             "greater": table[f"greater{suffix}"],
             "equal": table[f"equal{suffix}"],
@@ -182,37 +185,38 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[tuple[Numbers, Map
     chapters = []
     for dataset, block in blocks:
         outcomes = _outcomes(root, name, dataset, block)
-        metrics = [r for r in measure(outcomes, config).to_pylist() if r["split"] == "test"]
-        numbers = Numbers(dataset, metrics, compare(outcomes, config).to_pylist(), config.alpha)
+        metrics, tests = measure(outcomes, config), compare(outcomes, config)
+        numbers = Numbers(dataset, metrics.to_pylist(), tests.to_pylist(), config.alpha)
         chapters.append((numbers, block))
     return facts, chapters
 
 
 def _outcomes(root: Path, name: str, dataset: str, block: Mapping[str, Any]) -> list[Outcomes]:
     table, header = RANKS.load(root, name=name, dataset=dataset)
-    columns = {f: table[f].to_numpy() for f in table.column_names if f != "cell"}
-    cell_column = np.asarray(table["cell"].to_pylist())
+    words = {name: np.asarray(table[name].to_pylist(), np.str_) for name in ("cell", "split")}
+    columns = {f: table[f].to_numpy() for f in table.column_names if f not in words}
     found: list[Outcomes] = []
     for entry in block["cells"]:
         ranks = []
         for seed in entry["seeds"]:
-            rows = np.flatnonzero((cell_column == entry["cell"]) & (columns["seed"] == seed))
-            if not len(rows) or (
-                found and not np.array_equal(columns["user"][rows], found[0].user)
-            ):
+            rows = np.flatnonzero((words["cell"] == entry["cell"]) & (columns["seed"] == seed))
+            users, split = columns["user"][rows].astype(np.int64), words["split"][rows]
+            same = not found or (
+                np.array_equal(users, found[0].user) and np.array_equal(split, found[0].split)
+            )
+            if not len(rows) or not same:
                 raise RANKS.fail(
                     root,
                     {"name": name, "dataset": dataset},
                     f"holds other users for {entry['cell']} seed {seed} than for the first cell.",
                 )
             ranks.append(rank_of(columns["greater"][rows], columns["equal"][rows]))
-        users = columns["user"][rows].astype(np.int64)
         found.append(
             Outcomes(
                 cell=Cell.parse(entry["cell"]),
                 seeds=tuple(entry["seeds"]),
                 user=users,
-                split=np.full(len(users), "test"),
+                split=split,
                 target=np.zeros(len(users), dtype=np.int64),
                 train_count=columns["target_train_count"][rows].astype(np.int64),
                 rank=np.stack(ranks),

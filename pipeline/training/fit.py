@@ -184,6 +184,7 @@ class _Trainer:
         if progress.tensors:
             self._restore(progress)
             log("resume", seed=self.seed, phase=self.phase.name, epoch=progress.epoch)
+            advance(progress.epoch * len(self.cut))
         config = self.config
         while (
             progress.epoch < config.max_epochs
