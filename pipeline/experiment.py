@@ -100,7 +100,7 @@ class Experiment:
         found = _module("methods", cell["method"], params.methods)
         encoder_code = _module("backbones", cell["backbone"], params.backbones)
         assert isinstance(method, MethodConfig) and isinstance(backbone, MethodConfig)
-        needs: tuple[str, ...] = found.NEEDS
+        needs = naming.needs(found, method)
         trained = found.build.__annotations__.get("return") != "Untrained"
         _fits(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)

@@ -66,6 +66,13 @@ def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> Base
     return built
 
 
+def needs(found: ModuleType, config: BaseModel) -> tuple[str, ...]:
+    """Return the inputs a method reads with these settings: its `needs`, else all of `NEEDS`."""
+    own = getattr(found, "needs", None)
+    listed: tuple[str, ...] = own(config) if own else found.NEEDS
+    return listed
+
+
 def changes(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Return what a block changes: in the block of its file, and in `train`, as dotted keys."""
     block = blocks.get(name, {})

@@ -6,7 +6,8 @@
     f(s) = s_1 * sum_{k=0..order} a_k (s / s_1)^k     a_k learned, start at 1
 
 Source: SpecTran, equations 3 and 7-12, reconstructed: the text prints no public code, and symbols
-are lost in it.
+are lost in it. Table 3's ablations are settings: `attention: none` (A1), `softmax` (A2), `position:
+sigma` (A3), `identity` (A4), `none` (A5).
 Differs: rows of the embeddings have norm one before the decomposition; the value matrix is U; the
 scalar before the polynomial is s_1; the constant term k = 0 is included; one lambda, clamped at
 zero after every step; the ID table is added; order, h and the spread of Q and K are not stated in
@@ -15,11 +16,14 @@ the paper.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
 from pipeline.model import (
     Adapter,
     Inputs,
@@ -32,18 +36,40 @@ from pipeline.model import (
 )
 from pipeline.values import Spectrum
 
-NEEDS = ("spectrum:unit",)
+NEEDS = ("spectrum:unit", "spectrum:centred")
 
 
 class Config(MethodConfig):
-    """Size of the attention and of the polynomial."""
+    """What attends to what, how it starts, and how it joins the ID vectors."""
 
+    view: Literal["unit", "centred"]
+    """Spectrum read: of unit rows, not centred; or of raw rows, centred."""
+    value: Literal["u", "sqrt_n_u"]
+    """Value matrix: U, or sqrt(N) U, whose columns have entries of size one."""
+    attention: Literal["softshrink", "softmax", "none"]
+    """Activation of the scores; none: A = 0."""
+    scaled: bool
+    """Divide the scores by sqrt(h)."""
     query_width: int = Field(gt=0)
     """h, width of queries and keys."""
-    order: int = Field(ge=1)
-    """Highest power K of the spectral position."""
     std: float = Field(ge=0)
     """Standard deviation of initial queries and keys."""
+    position: Literal["polynomial", "sigma", "identity", "none"]
+    """f: learned polynomial; f(s) = s; f(s) = 1; P = 0."""
+    order: int = Field(ge=1)
+    """Highest power K of the polynomial."""
+    constant: bool
+    """Whether the polynomial has the power k = 0."""
+    position_scale: Literal["s1", "si", "none"]
+    """What the polynomial is multiplied by: s_1, s_i, or nothing."""
+    learn_position: bool
+    """False keeps the polynomial at its start."""
+    fusion: Literal["add", "concat", "nullspace", "none"]
+    """E_ID + E'; [E_ID ; E']; E_ID added to the last dimensions only; no ID vectors."""
+    id_share: float = Field(gt=0, lt=1)
+    """Share of the width that carries ID vectors under concat and nullspace."""
+    id_dropout: float = Field(ge=0, lt=1)
+    """Share of the items whose ID vector is zero in a training step, so that the text must do."""
 
 
 class SpectralAttention(Adapter):
@@ -52,41 +78,89 @@ class SpectralAttention(Adapter):
     def __init__(self, spectrum: Spectrum, width: int, id_std: float, config: Config) -> None:
         super().__init__()
         self.width = width
-        components = len(spectrum.s)
-        self.id = normal_table(len(spectrum.u), width, id_std)
-        self.query = nn.Parameter(torch.randn(width, config.query_width) * config.std)
-        self.key = nn.Parameter(torch.randn(components, config.query_width) * config.std)
-        self.shrink = nn.Parameter(torch.zeros(()))
-        self.position = nn.Parameter(torch.ones(config.order + 1))
-        self.register_buffer("u", with_padding(torch.from_numpy(spectrum.u)), persistent=False)
-        singular = torch.from_numpy(spectrum.s)
-        powers = torch.arange(config.order + 1)
-        principal = singular[: min(width, components)] / singular[0]
-        self.register_buffer("powers", principal[:, None] ** powers, persistent=False)
-        self.register_buffer("largest", singular[0], persistent=False)
+        self.config = config
+        items, components = spectrum.u.shape
+        partial = config.fusion in ("concat", "nullspace")
+        id_width = round(config.id_share * width) if partial else width
+        self.text_width = width - id_width if config.fusion == "concat" else width
+        if config.fusion != "none":
+            self.id = normal_table(items, id_width, id_std)
+        if config.attention != "none":
+            shape = (config.query_width,)
+            self.query = nn.Parameter(torch.randn(self.text_width, *shape) * config.std)
+            self.key = nn.Parameter(torch.randn(components, *shape) * config.std)
+        if config.attention == "softshrink":
+            self.shrink = nn.Parameter(torch.zeros(()))
+        first = 0 if config.constant else 1
+        if config.position == "polynomial":
+            ones = torch.ones(config.order + 1 - first)
+            if config.learn_position:
+                self.position: Tensor = nn.Parameter(ones)
+            else:
+                self.register_buffer("position", ones, persistent=False)
+        value = torch.from_numpy(spectrum.u) * (items**0.5 if config.value == "sqrt_n_u" else 1.0)
+        self.register_buffer("u", with_padding(value), persistent=False)
+        principal = torch.from_numpy(spectrum.s)[: min(self.text_width, components)]
+        ratio = principal / principal[0]
+        powers = ratio[:, None] ** torch.arange(first, config.order + 1)
+        match config.position_scale:
+            case "s1":
+                powers = powers * principal[0]
+            case "si":
+                powers = powers * principal[:, None]
+            case "none":
+                pass
+        self.register_buffer("principal", principal, persistent=False)
+        self.register_buffer("powers", powers, persistent=False)
         self.u: Tensor
+        self.principal: Tensor
         self.powers: Tensor
-        self.largest: Tensor
 
-    def attention(self) -> Tensor:
-        """Return A [D, R]."""
+    def attention(self) -> Tensor | None:
+        """Return A [D, R]; None where the variant has none."""
+        if self.config.attention == "none":
+            return None
         scores = self.query @ self.key.T
+        if self.config.scaled:
+            scores = scores / self.config.query_width**0.5
+        if self.config.attention == "softmax":
+            return scores.softmax(dim=1)
         # Written with relu so that the gradient of lambda is not zero at lambda = 0.
         return F.relu(scores - self.shrink) - F.relu(-scores - self.shrink)
 
     def weights(self) -> Tensor:
         """Return f(s_i) of the principal components, [min(D, R)]."""
-        return self.largest * (self.powers @ self.position)
+        match self.config.position:
+            case "polynomial":
+                return self.powers @ self.position
+            case "sigma":
+                return self.principal
+            case "identity":
+                return torch.ones_like(self.principal)
+            case "none":
+                return torch.zeros_like(self.principal)
 
     def text(self) -> Tensor:
         """Return the semantic part U (A + P)^T, [N+1, D], row 0 zero."""
-        diagonal = torch.diag(self.weights())
-        rest = (0, self.u.shape[1] - len(diagonal), 0, self.width - len(diagonal))
-        return self.u @ (self.attention() + F.pad(diagonal, rest)).T
+        attention, weights = self.attention(), self.weights()
+        if attention is None:  # only the principal components are weighted
+            part = self.u[:, : len(weights)] * weights
+            return F.pad(part, (0, self.text_width - len(weights)))
+        diagonal = torch.diag(weights)
+        rest = (0, self.u.shape[1] - len(diagonal), 0, self.text_width - len(diagonal))
+        return self.u @ (attention + F.pad(diagonal, rest)).T
 
     def table(self) -> Tensor:
         """Return [N+1, D]."""
-        return self.id + self.text()
+        text = self.text()
+        if self.config.fusion == "none":
+            return text
+        ids: Tensor = self.id
+        if self.training and self.config.id_dropout:
+            ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= self.config.id_dropout)
+        if self.config.fusion == "concat":
+            return torch.cat([ids, text], dim=1)
+        return text + F.pad(ids, (self.width - ids.shape[1], 0))
 
     def undecayed(self) -> set[str]:
         """Return the few scalars whose size carries meaning."""
@@ -94,27 +168,42 @@ class SpectralAttention(Adapter):
 
     def after_step(self) -> None:
         """Keep lambda at or above zero: a negative one would inflate small scores."""
-        with torch.no_grad():
-            self.shrink.clamp_(min=0)
+        if self.config.attention == "softshrink":
+            with torch.no_grad():
+                self.shrink.clamp_(min=0)
 
     def measures(self) -> dict[str, float]:
         """Return the sizes of both parts, lambda, the polynomial and the share of exact zeros."""
+        config = self.config
         with torch.no_grad():
-            text, ids, attention = self.text()[1:], self.id[1:], self.attention()
-            own = {f"position_{k}": float(a) for k, a in enumerate(self.position)}
-            return {
-                "std_id": float(ids.std()),
-                "std_text": float(text.std()),
-                "cosine_id_text": float(F.cosine_similarity(ids, text).mean()),
-                "shrink": float(self.shrink),
-                "zeros": float((attention == 0).float().mean()),
-                "weight_mean": float(self.weights().mean()),
-                **own,
-            }
+            text = self.text()[1:]
+            found = {"std_text": float(text.std())}
+            if config.fusion != "none":
+                found["std_id"] = float(self.id[1:].std())
+            if config.fusion == "add":
+                found["cosine_id_text"] = float(F.cosine_similarity(self.id[1:], text).mean())
+            if config.attention == "softshrink":
+                found["shrink"] = float(self.shrink)
+                found["zeros"] = float((self.attention() == 0).float().mean())  # type: ignore[union-attr]
+            if config.position == "polynomial":
+                found["weight_mean"] = float(self.weights().mean())
+                first = 0 if config.constant else 1
+                found |= {f"position_{k}": float(a) for k, a in enumerate(self.position, first)}
+        return found
+
+
+def needs(config: Config) -> tuple[str, ...]:
+    """Return the inputs that these settings read."""
+    return (f"spectrum:{config.view}",)
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
-    """Compose the method."""
+    """Compose the method. Raises ConfigError for settings under which the text has no part."""
+    if config.attention == "none" and config.position == "none":
+        raise ConfigError(
+            "params.yaml: methods.spectran: attention and position are both none, so the text has "
+            "no part in the item vectors. Use the method id instead."
+        )
     train = parts.train
-    spectrum = inputs.spectrum("unit")
+    spectrum = inputs.spectrum(config.view)
     return single(SpectralAttention(spectrum, train.width, train.item_std, config), parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,19 @@ from pipeline.data.batches import History, held_out
 from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.model import Adapter, Method, Parts, Untrained
 from pipeline.objectives.ranking import ranking_loss
+from pipeline.params import read_yaml
 from pipeline.training.fit import fit, initialised
 from pipeline.values import Sequences
 
-METHODS = naming.names("methods")
-TRAINED = [
-    name
-    for name in METHODS
-    if naming.module("methods", name).build.__annotations__["return"] == "Method"
-]
+BLOCKS = read_yaml(Path("params.yaml"))["methods"]
+FILES = naming.names("methods")
+
+
+def module_of(name: str) -> ModuleType:
+    return naming.module("methods", naming.file_of("methods", name, BLOCKS))
+
+
+TRAINED = [n for n in BLOCKS if module_of(n).build.__annotations__["return"] == "Method"]
 
 
 def make(name: str, params: config.Params, inputs: Any, seed: int = 0) -> Method | Untrained:
@@ -36,8 +41,7 @@ def make(name: str, params: config.Params, inputs: Any, seed: int = 0) -> Method
         lambda width: sasrec.build(sizes, width, train.dropout),
         lambda: ranking_loss(train.loss),
     )
-    build = naming.module("methods", name).build
-    return initialised(lambda: build(settings, inputs, parts), seed)
+    return initialised(lambda: module_of(name).build(settings, inputs, parts), seed)
 
 
 def adapters(method: Method) -> list[Adapter]:
@@ -51,14 +55,18 @@ def method(request: pytest.FixtureRequest, params: config.Params, inputs: Any) -
     return made
 
 
-@pytest.mark.parametrize("name", METHODS)
+def test_every_file_has_a_block() -> None:
+    assert set(FILES) <= set(BLOCKS)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_docstring_has_source_and_differs(name: str) -> None:
     text = naming.module("methods", name).__doc__ or ""
     assert "\nSource:" in text
     assert "\nDiffers:" in text
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_scores_cover_the_catalogue(name: str, params: config.Params, inputs: Any) -> None:
     made = make(name, params, inputs)
     scorer = made.scorer if isinstance(made, Untrained) else made.model.eval().ranker("cosine")

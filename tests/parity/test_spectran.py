@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.backbones import sasrec
+from pipeline.methods import svd
 from pipeline.methods.spectran import Config, SpectralAttention
+from pipeline.params import read_yaml
 from pipeline.values import Spectrum
 
 N, H = 30, 12
@@ -26,9 +30,14 @@ def spectrum(rows: np.ndarray | None = None) -> Spectrum:
     return Spectrum("unit", *(p.astype(np.float32) for p in parts), "")
 
 
-def adapter(width: int = 5, order: int = 3, std: float = 0.3) -> SpectralAttention:
+def config(**changes: Any) -> Config:
+    block = read_yaml(Path("params.yaml"))["methods"]["spectran"]
+    return Config.model_validate(block | {"query_width": 4, "std": 0.3} | changes)
+
+
+def adapter(width: int = 5, **changes: Any) -> SpectralAttention:
     torch.manual_seed(0)
-    return SpectralAttention(spectrum(), width, 0.02, Config(query_width=4, order=order, std=std))
+    return SpectralAttention(spectrum(), width, 0.02, config(**changes))
 
 
 def without_attention(made: SpectralAttention, position: list[int]) -> SpectralAttention:
@@ -77,11 +86,10 @@ def test_padding_row_has_no_text() -> None:
 def test_permuting_items_permutes_the_text() -> None:
     order = np.random.default_rng(1).permutation(N)
     torch.manual_seed(0)
-    config = Config(query_width=4, order=3, std=0.3)
     u, s, vt = np.linalg.svd(unit_rows(), full_matrices=False)
     parts = (np.zeros(H), u[order], s, vt.T)
     moved = SpectralAttention(
-        Spectrum("unit", *(p.astype(np.float32) for p in parts), ""), 5, 0.02, config
+        Spectrum("unit", *(p.astype(np.float32) for p in parts), ""), 5, 0.02, config()
     )
     assert torch.allclose(moved.text()[1:], adapter().text()[1:][order], atol=1e-6)
 
@@ -111,7 +119,6 @@ def test_fewer_components_than_dimensions() -> None:
 def test_parameter_count_of_the_paper() -> None:
     """SpecTran Table 5: 2.21M for N = 11,757, D = 128, L = 10, R = 4,096, h = 120, order 3."""
     items, components = 11_757, 4_096
-    config = Config(query_width=120, order=3, std=0.02)
     ones = np.ones
     big = Spectrum(
         "unit",
@@ -121,7 +128,7 @@ def test_parameter_count_of_the_paper() -> None:
         ones((4, components), np.float32),
         "",
     )
-    made = SpectralAttention(big, 128, 0.02, config)
+    made = SpectralAttention(big, 128, 0.02, config(query_width=120))
     encoder = sasrec.build(
         sasrec.Config(history=10, blocks=2, heads=1, init_std=0.02, norm_eps=1e-8), 128, 0.1
     )
@@ -132,10 +139,86 @@ def test_parameter_count_of_the_paper() -> None:
 def test_initial_sizes_on_unit_rows() -> None:
     """The mean of f starts at s_1 (1 + mean of the powers); |A| at 0.8 std^2 sqrt(h)."""
     torch.manual_seed(0)
-    made = SpectralAttention(spectrum(), 5, 0.02, Config(query_width=120, order=3, std=0.02))
+    made = adapter(query_width=120, std=0.02)
     ratio = spectrum().s[:5] / spectrum().s[0]
     expected = spectrum().s[0] * (1 + ratio + ratio**2 + ratio**3)
     assert np.allclose(made.weights().detach(), expected, rtol=1e-5)
     size = float(made.attention().detach().abs().mean())
     # 60 draws of a half-normal mean: a tenth of deviation
     assert size == pytest.approx(0.8 * 0.02**2 * math.sqrt(120), rel=0.3)
+
+
+# ---------------------------------------------------------------- variants
+
+
+def test_sigma_without_attention_is_the_method_svd() -> None:
+    made = adapter(attention="none", position="sigma")
+    rows = torch.from_numpy(unit_rows() @ spectrum().v[:, :5]).float()
+    assert torch.allclose(made.text()[1:], rows, atol=1e-5)
+    torch.manual_seed(0)
+    frozen = svd.FrozenText(rows, 0.02)
+    assert torch.allclose(made.table(), frozen.table(), atol=1e-5)
+
+
+def test_identity_without_attention_is_u_with_entries_of_one_over_root_n() -> None:
+    made = adapter(attention="none", position="identity")
+    assert np.allclose(made.text()[1:], spectrum().u[:, :5], atol=1e-6)
+    assert math.isclose(float(made.text()[1:].square().mean().sqrt()), N**-0.5, rel_tol=1e-4)
+    wide = adapter(attention="none", position="identity", value="sqrt_n_u")
+    assert torch.allclose(wide.text(), made.text() * N**0.5, atol=1e-6)
+
+
+def test_softmax_weights_of_every_query_sum_to_one() -> None:
+    made = adapter(attention="softmax", scaled=True)
+    found = made.attention()
+    assert found is not None
+    assert torch.allclose(found.sum(1), torch.ones(5), atol=1e-6)
+    expected = (made.query @ made.key.T / math.sqrt(4)).detach().exp()
+    assert torch.allclose(found, expected / expected.sum(1, keepdim=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["s1", "si", "none"])
+@pytest.mark.parametrize("constant", [True, False])
+def test_polynomial_equals_a_loop(scale: str, constant: bool) -> None:
+    made = adapter(position_scale=scale, constant=constant)
+    first = 0 if constant else 1
+    s = spectrum().s.astype(np.float64)
+    a = np.arange(1.0, 5.0)[first:]
+    made.position.data = torch.from_numpy(a).float()
+    for i in range(5):
+        value = sum(a[k - first] * (s[i] / s[0]) ** k for k in range(first, 4))
+        value *= {"s1": s[0], "si": s[i], "none": 1.0}[scale]
+        assert math.isclose(float(made.weights().detach()[i]), value, rel_tol=1e-5)
+
+
+def test_fusions_place_ids_and_text() -> None:
+    concat = adapter(width=6, fusion="concat")
+    assert torch.equal(concat.table()[:, :3], concat.id)
+    assert torch.equal(concat.table()[:, 3:], concat.text())
+    null = adapter(width=6, fusion="nullspace")
+    assert torch.equal(null.table()[:, :3], null.text()[:, :3])
+    assert torch.allclose(null.table()[:, 3:], null.text()[:, 3:] + null.id)
+    alone = adapter(width=6, fusion="none")
+    assert torch.equal(alone.table(), alone.text()) and not hasattr(alone, "id")
+
+
+def test_id_dropout_hides_whole_vectors_in_training_only() -> None:
+    made = adapter(id_dropout=0.5)
+    torch.manual_seed(0)
+    hidden = (made.train().table() == made.text()).all(1)[1:]
+    assert 0.2 * N < int(hidden.sum()) < 0.8 * N
+    assert torch.equal(made.eval().table(), made.text() + made.id)
+
+
+def test_a_frozen_position_is_no_parameter() -> None:
+    made = adapter(learn_position=False)
+    assert "position" not in dict(made.named_parameters())
+    assert torch.equal(made.weights(), adapter().weights())
+
+
+def test_settings_without_any_text_are_refused(inputs: Any, params: Any) -> None:
+    from pipeline.errors import ConfigError
+    from pipeline.methods.spectran import build
+
+    with pytest.raises(ConfigError, match="attention and position are both none"):
+        build(config(attention="none", position="none"), inputs, params)
