@@ -148,6 +148,31 @@ class Preprocess(Strict):
 # ---------------------------------------------------------------- encoders
 
 
+class Permute(Strict):
+    """Every item gets the vector of another one: text without its meaning."""
+
+    kind: Literal["permute"]
+    seed: int
+
+
+class SameSpectrum(Strict):
+    """Random vectors with the singular values and right vectors of the real ones."""
+
+    kind: Literal["same_spectrum"]
+    seed: int
+
+
+class Anisotropic(Strict):
+    """Unit rows plus a common direction, as the vectors of language models have."""
+
+    kind: Literal["anisotropic"]
+    mean_cosine: Annotated[float, Field(gt=0, lt=1)]
+    """Mean cosine of all pairs that the common direction is scaled to."""
+
+
+Transform = Annotated[Permute | SameSpectrum | Anisotropic, Field(discriminator="kind")]
+
+
 class Hash(Strict):
     """Deterministic vectors from hashed words; for tests, needs no model."""
 
@@ -157,6 +182,8 @@ class Hash(Strict):
     seed: int
     template: str
     """Item text, from {title}, {brand}, {categories}, {description}."""
+    transform: Transform | None
+    """A control made of the cached rows; null leaves them as they are."""
 
 
 class Sbert(Strict):
@@ -180,6 +207,8 @@ class Sbert(Strict):
     """Texts per batch, sorted by length."""
     template: str
     """Item text, from {title}, {brand}, {categories}, {description}."""
+    transform: Transform | None
+    """A control made of the cached rows; null leaves them as they are."""
 
 
 Encoder = Annotated[Hash | Sbert, Field(discriminator="engine")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from stages.run import Run, pick_device
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipeline.config import Transform
     from pipeline.encoders import Encoder
     from pipeline.encoders.batches import Lookup
     from pipeline.values import Catalog
@@ -72,8 +73,13 @@ def encode(
         )
     encoded = _fill(run, engine, lookup, missing, catalog)
     run.log("rows", items=len(texts), distinct=len(lookup.distinct), encoded=encoded)
-    provenance = {"encoder": spec.model_dump(mode="json"), "identity": meaning}
-    _write(run, lookup, catalog, provenance, cell)
+    # Absent where nothing is transformed: the plain file's bytes do not know of controls.
+    plain = {"transform"} if spec.transform is None else set()
+    provenance = {"encoder": spec.model_dump(mode="json", exclude=plain), "identity": meaning}
+    chunks: Iterable[np.ndarray] = lookup.rows()
+    if spec.transform is not None:
+        chunks = _transformed(run, chunks, spec.transform)
+    _write(run, chunks, engine.width, catalog, provenance, cell)
     run.done(
         [path],
         f"{len(texts)} items x {engine.width}, {encoded} texts encoded",
@@ -96,15 +102,34 @@ def _fill(run: Run, engine: Encoder, lookup: Lookup, missing: int, catalog: Cata
         return lookup.encode(engine, label, advance)
 
 
+def _transformed(
+    run: Run, chunks: Iterable[np.ndarray], transform: Transform
+) -> Iterator[np.ndarray]:
+    """Yield all rows at once, changed into a control."""
+    import numpy as np
+
+    from pipeline.encoders.transform import apply, mean_cosine
+
+    rows = np.concatenate(list(chunks))
+    changed = apply(rows, transform)
+    before, after = mean_cosine(rows), mean_cosine(changed)
+    run.log("transform", kind=transform.kind, mean_cosine=after, mean_cosine_before=before)
+    yield changed
+
+
 def _write(
-    run: Run, lookup: Lookup, catalog: Catalog, provenance: Mapping[str, Any], cell: dict[str, str]
+    run: Run,
+    chunks: Iterable[np.ndarray],
+    width: int,
+    catalog: Catalog,
+    provenance: Mapping[str, Any],
+    cell: dict[str, str],
 ) -> None:
     """Write the rows in the order of the items, below a row of zeros."""
     import numpy as np
 
     from pipeline import artifacts, tensorfile
 
-    width = lookup.cache.width
     with tensorfile.write(
         artifacts.SEMANTIC,
         run.target,
@@ -115,7 +140,6 @@ def _write(
     ) as writer:
         writer.put("values", np.zeros((1, width), np.float32))
         row = 1
-        chunk: np.ndarray
-        for chunk in lookup.rows():
+        for chunk in chunks:
             writer.put("values", chunk, row)
             row += len(chunk)

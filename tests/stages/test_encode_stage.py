@@ -241,3 +241,21 @@ def test_no_polars_is_needed(tmp_path: Path) -> None:
     )
     base = project(tmp_path)
     subprocess.run([sys.executable, "-c", code, str(base)], check=True, capture_output=True)
+
+
+def test_a_control_is_made_of_cached_rows_and_leaves_the_plain_file_alone(tmp_path: Path) -> None:
+    base = project(tmp_path / "p")
+    file = base / "params.yaml"
+    content = yaml.safe_load(file.read_text())
+    permuted = content["encoders"]["hash"] | {"transform": {"kind": "permute", "seed": 3}}
+    content["encoders"]["hash_permuted"] = permuted
+    file.write_text(yaml.safe_dump(content))
+    plain = run(base)
+    assert b"transform" not in plain.read_bytes()
+    changed = run(base, "hash_permuted")
+    log = (base / "logs" / "encode" / "demo-hash_permuted.jsonl").read_text().splitlines()
+    assert json.loads(log[0])["encoded"] == 0
+    before, after = (load_file(path)["values"] for path in (plain, changed))
+    assert not after[0].any()
+    assert sorted(map(tuple, after)) == sorted(map(tuple, before))
+    assert not np.array_equal(before, after)

