@@ -217,8 +217,9 @@ Encoder = Annotated[Hash | Sbert, Field(discriminator="engine")]
 class SpectrumConfig(Strict):
     """Decomposition of the text embeddings."""
 
-    views: list[Literal["unit", "centred"]]
-    """unit: unit rows, not centred; centred: raw rows, centred."""
+    views: list[Literal["unit", "centred", "raw", "unit_centred"]]
+    """unit: unit rows, not centred; centred: raw rows, centred; raw: rows as they are;
+    unit_centred: unit rows, centred."""
     cutoff: Annotated[float, Field(gt=0, lt=1)]
     """Components with singular value below cutoff * largest are dropped."""
 

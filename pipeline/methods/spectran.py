@@ -36,14 +36,14 @@ from pipeline.model import (
 )
 from pipeline.values import Spectrum
 
-NEEDS = ("spectrum:unit", "spectrum:centred")
+NEEDS = ("spectrum:unit", "spectrum:centred", "spectrum:raw", "spectrum:unit_centred")
 
 
 class Config(MethodConfig):
     """What attends to what, how it starts, and how it joins the ID vectors."""
 
-    view: Literal["unit", "centred"]
-    """Spectrum read: of unit rows, not centred; or of raw rows, centred."""
+    view: Literal["unit", "centred", "raw", "unit_centred"]
+    """Spectrum read, a name of `spectrum.views`: row normalisation and centring."""
     value: Literal["u", "sqrt_n_u"]
     """Value matrix: U, or sqrt(N) U, whose columns have entries of size one."""
     attention: Literal["softshrink", "softmax", "none"]

@@ -27,14 +27,14 @@ from pipeline.model import (
 )
 from pipeline.spectral.coordinates import leading
 
-NEEDS = ("spectrum:unit", "spectrum:centred")
+NEEDS = ("spectrum:unit", "spectrum:centred", "spectrum:raw", "spectrum:unit_centred")
 
 
 class Config(MethodConfig):
     """Which coordinates, and how large."""
 
-    view: Literal["unit", "centred"]
-    """Spectrum read: of unit rows, not centred; or of raw rows, centred."""
+    view: Literal["unit", "centred", "raw", "unit_centred"]
+    """Spectrum read, a name of `spectrum.views`: row normalisation and centring."""
     scale: float = Field(gt=0)
     """Factor of the text part; rows of the unit view have at most norm one before it."""
     standardize: bool

@@ -34,6 +34,12 @@ TIE = 1e-6
 PADDING = 1
 """Rows of the file before the first item."""
 
+UNIT = ("unit", "unit_centred")
+"""Views whose rows are brought to norm one (before centring)."""
+
+CENTRED = ("centred", "unit_centred")
+"""Views whose mean row is taken away."""
+
 Advance = Callable[[int], None]
 
 
@@ -115,21 +121,23 @@ def project(
     step, width = _step(rows), rows.shape[1]
     single = np.empty((step, width), np.float32)
     left = [np.empty((step, weights.shape[1]), np.float32) for weights in scaled]
-    centred = any(basis.inverse_norms is None for basis in bases)
+    centred = any(basis.view in CENTRED for basis in bases)
     work = np.empty((step if centred else 0, width))
     # The first pass compared the bytes with their checksum and looked for NaN.
     for first, chunk in rows.chunks(step, PADDING, verify=False):
         n, start = len(chunk), first - PADDING
         for basis, weights, out in zip(bases, scaled, left, strict=True):
+            part = chunk
             if basis.inverse_norms is not None:
                 inverse = basis.inverse_norms[start : start + n, None]
-                np.multiply(chunk, inverse, out=single[:n], casting="same_kind")
-            else:
-                part = np.subtract(chunk, basis.mean, out=work[:n])
-                squares = np.einsum("ij,ij->i", part, part)
-                basis.directions.add(part, reciprocal_norms(squares))
-                single[:n] = part
-            np.matmul(single[:n], weights, out=out[:n])
+                part = np.multiply(chunk, inverse, out=single[:n], casting="same_kind")
+            if basis.view in CENTRED:
+                rest = np.subtract(part, basis.mean, out=work[:n])
+                squares = np.einsum("ij,ij->i", rest, rest)
+                basis.directions.add(rest, reciprocal_norms(squares))
+                single[:n] = rest
+                part = single[:n]
+            np.matmul(part, weights, out=out[:n])
         yield start, [out[:n] for out in left]
         advance(n)
 
@@ -146,43 +154,46 @@ def _by_dimensions(
     # Fortran order, upper triangle: what BLAS updates in place.
     grams = {view: np.zeros((width, width), order="F") for view in views}
     directions = {view: Directions(np.zeros(width)) for view in views}
-    energy, shift, total = 0.0, np.zeros(width), np.zeros(width)
-    work = np.empty((_step(rows), width))
+    shifts = {view: np.zeros(width) for view in views}
+    totals = {view: np.zeros(width) for view in views}
+    energy, work = 0.0, np.empty((_step(rows), width))
     inverse_norms = np.empty(num_items)
     for start, x, squares in _chunks(rows):
         energy += float(squares.sum())
-        if "unit" in grams:
-            inverse = inverse_norms[start : start + len(x)]
-            inverse[:] = reciprocal_norms(squares)
-            directions["unit"].add(x, inverse)
-            unit = np.multiply(x, inverse[:, None], out=work[: len(x)])
-            dsyrk(1.0, unit.T, beta=1.0, c=grams["unit"], overwrite_c=1)
-        if "centred" in grams:
-            if start == 0:
-                # G - N mu mu^T cancels where the mean is large; near the mean it does not. Rounded
-                # to float32, so that constant rows leave exactly nothing.
-                shift = x.mean(axis=0).astype(np.float32).astype(np.float64)
-            x -= shift
-            total += x.sum(axis=0)
-            dsyrk(1.0, x.T, beta=1.0, c=grams["centred"], overwrite_c=1)
+        inverse = inverse_norms[start : start + len(x)]
+        inverse[:] = reciprocal_norms(squares)
+        for view in views:
+            part = x
+            if view in UNIT:
+                part = np.multiply(x, inverse[:, None], out=work[: len(x)])
+            if view in CENTRED:
+                if start == 0:
+                    # G - N mu mu^T cancels where the mean is large; near the mean it does not.
+                    # Rounded to float32, so that constant rows leave exactly nothing.
+                    shifts[view] = part.mean(axis=0).astype(np.float32).astype(np.float64)
+                part = np.subtract(part, shifts[view], out=work[: len(x)])
+                totals[view] += part.sum(axis=0)
+            else:
+                directions[view].add(x, inverse)
+            dsyrk(1.0, part.T, beta=1.0, c=grams[view], overwrite_c=1)
         advance(len(x))
     del work
     bases = []
     for view in views:
         gram, mean = grams.pop(view), np.zeros(width)
-        if view == "centred":
-            offset = total / num_items
+        if view in CENTRED:
+            offset = totals[view] / num_items
             gram = dsyr(-num_items, offset, a=gram, overwrite_a=1)
-            mean = shift + offset
+            mean = shifts[view] + offset
         values, vectors = _eigh(gram)
         del gram
         s, kept, spread = _singular(values, cutoff, view, energy, num_items)
         v = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
         del vectors
         v *= _signs(v)
-        basis = Basis(view, num_items, mean, s, v, spread, directions[view], zero_rows=0)
-        if view == "unit":
-            basis.zero_rows = num_items - basis.directions.count
+        zero = num_items - directions[view].count if view == "unit" else 0
+        basis = Basis(view, num_items, mean, s, v, spread, directions[view], zero)
+        if view in UNIT:
             basis.inverse_norms = inverse_norms
         bases.append(basis)
     return bases
@@ -203,14 +214,14 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
     energy = float(squares.sum())
     bases = []
     for view in views:
-        mean = np.zeros(width)
-        if view == "centred":
-            shift = raw.mean(axis=0).astype(np.float32).astype(np.float64)
-            rest = raw - shift
+        mean, matrix = np.zeros(width), raw
+        if view in UNIT:
+            matrix = raw * reciprocal_norms(squares)[:, None]
+        if view in CENTRED:
+            shift = matrix.mean(axis=0).astype(np.float32).astype(np.float64)
+            rest = matrix - shift
             offset = rest.mean(axis=0)
             matrix, mean = rest - offset, shift + offset
-        else:
-            matrix = raw * reciprocal_norms(squares)[:, None]
         directions = Directions(np.zeros(width))
         directions.add(matrix, reciprocal_norms(np.einsum("ij,ij->i", matrix, matrix)))
         values, vectors = _eigh(dsyrk(1.0, matrix.T, trans=1))
@@ -281,11 +292,11 @@ def _singular(
             f"spectrum: all embeddings of the {num_items} items are zero. "
             f"Check the encoder, or the template and the item text."
         )
-    if view == "centred" and squares[0] <= SAME**2 * energy:
+    if view in CENTRED and squares[0] <= SAME**2 * energy:
         raise DataError(
             f"spectrum: the embeddings of the {num_items} items are all the same, so nothing is "
             f"left after centring. At least two items need different text: check the template, "
-            f"or remove `centred` from spectrum.views."
+            f"or remove `{view}` from spectrum.views."
         )
     s = np.sqrt(squares)
     kept = int((s >= cutoff * s[0]).sum())
