@@ -172,12 +172,25 @@ class SpectralAttention(Adapter):
             with torch.no_grad():
                 self.shrink.clamp_(min=0)
 
+    def spectral_weights(self) -> tuple[float, float]:
+        """Return the mean over output dimensions of |A_ii + f(s_i)| and of sum_{j > D} |A_ij|.
+
+        Source: SpecTran, Table 6 (principal and subordinate weights), as its sizes suggest.
+        """
+        weights, attention = self.weights(), self.attention()
+        if attention is None:
+            return float(weights.abs().mean()), 0.0
+        own = attention.diagonal()[: len(weights)] + weights
+        rest = attention[:, self.text_width :].abs().sum(1)
+        return float(own.abs().mean()), float(rest.mean())
+
     def measures(self) -> dict[str, float]:
         """Return the sizes of both parts, lambda, the polynomial and the share of exact zeros."""
         config = self.config
         with torch.no_grad():
             text = self.text()[1:]
             found = {"std_text": float(text.std())}
+            found["principal"], found["subordinate"] = self.spectral_weights()
             if config.fusion != "none":
                 found["std_id"] = float(self.id[1:].std())
             if config.fusion == "add":

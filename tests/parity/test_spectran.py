@@ -222,3 +222,16 @@ def test_settings_without_any_text_are_refused(inputs: Any, params: Any) -> None
 
     with pytest.raises(ConfigError, match="attention and position are both none"):
         build(config(attention="none", position="none"), inputs, params)
+
+
+def test_spectral_weights_equal_a_loop() -> None:
+    made = adapter()
+    attention, weights = made.attention(), made.weights().detach()
+    assert attention is not None
+    principal = [abs(float(attention.detach()[i, i] + weights[i])) for i in range(5)]
+    rest = [sum(abs(float(attention.detach()[i, j])) for j in range(5, H)) for i in range(5)]
+    found = made.measures()
+    assert math.isclose(found["principal"], sum(principal) / 5, rel_tol=1e-5)
+    assert math.isclose(found["subordinate"], sum(rest) / 5, rel_tol=1e-5)
+    alone = adapter(attention="none", position="identity").measures()
+    assert (alone["principal"], alone["subordinate"]) == (1.0, 0.0)
