@@ -32,8 +32,10 @@ grid:
   plain: {backbone: [], method: []}
   baseline: {backbone: [], method: []}
   baseline_text: {encoder: [], backbone: [], method: []}
-  variant: {encoder: [], backbone: [], method: []}
-  variant_plain: {backbone: [], method: []}
+  ablation: {encoder: [], backbone: [], method: []}
+  control: {encoder: [], backbone: [], method: []}
+  protocol: {encoder: [], backbone: [], method: []}
+  protocol_plain: {backbone: [], method: []}
 datasets:
   big:
     source:

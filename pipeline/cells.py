@@ -86,8 +86,10 @@ def cells(grid: Grid, dataset: str) -> list[Cell]:
         grid.baseline_text,
         grid.plain,
         grid.text,
-        grid.variant_plain,
-        grid.variant,
+        grid.ablation,
+        grid.control,
+        grid.protocol_plain,
+        grid.protocol,
     ):
         for encoder in group.encoder if isinstance(group, TextCells) else [NONE]:
             for backbone in group.backbone:

@@ -326,10 +326,14 @@ class Grid(Strict):
     """Trained methods that read item text."""
     plain: Cells
     """Trained methods without text; encoder `none`."""
-    variant: TextCells
-    """As text, for blocks that name another block's file (`of`): ablations, losses, controls."""
-    variant_plain: Cells
-    """As plain, for blocks that name another block's file."""
+    ablation: TextCells
+    """As text, also for methods that name another one's file (`of`): variants of a method."""
+    protocol: TextCells
+    """As text, also for backbones with `of`: other losses, negatives, sizes."""
+    protocol_plain: Cells
+    """As plain, also for blocks with `of`."""
+    control: TextCells
+    """As text, on changed text: encoders with a `transform`."""
     baseline: Cells
     """Untrained methods without text; encoder and backbone `none`."""
     baseline_text: TextCells

@@ -19,15 +19,26 @@ if TYPE_CHECKING:
 GROUPS = {
     "text": "train",
     "plain": "train_plain",
-    "variant": "variant",
-    "variant_plain": "variant_plain",
+    "ablation": "ablation",
+    "protocol": "protocol",
+    "protocol_plain": "protocol_plain",
+    "control": "control",
     "baseline": "baseline",
     "baseline_text": "baseline_text",
 }
 """Group of grid -> stage of dvc.yaml that trains it."""
 
-PLAIN = {"text": "plain", "variant": "variant_plain", "baseline_text": "baseline"}
+PLAIN = {
+    "text": "plain",
+    "ablation": "protocol_plain",
+    "protocol": "protocol_plain",
+    "control": "plain",
+    "baseline_text": "baseline",
+}
 """Group with item text -> group of the same kind without."""
+
+WATCHING = ("ablation", "protocol", "protocol_plain", "control")
+"""Groups whose stages watch every method and backbone file, so that blocks may name any."""
 
 SECTIONS = {"encoder": "encoders", "backbone": "backbones", "method": "methods"}
 """Axis of a group -> section of params.yaml that holds its blocks."""
@@ -150,11 +161,11 @@ def grid(params: Params) -> Iterator[str]:
                         f"params.yaml: grid.{group}.encoder: {name} is not in grid.encoder, which "
                         f"names what is encoded. Add it there."
                     )
-                elif axis != "encoder" and "of" in known[name] and "variant" not in group:
+                elif axis != "encoder" and "of" in known[name] and group not in WATCHING:
                     yield (
                         f"params.yaml: grid.{group}.{axis}: {name} is a variant (`of`), and this "
-                        f"group's stage does not watch the file it names. Move it to grid.variant "
-                        f"or grid.variant_plain."
+                        f"group's stage does not watch the file it names. Move it to one of "
+                        f"{', '.join(f'grid.{name}' for name in WATCHING)}."
                     )
         trained = not group.startswith("baseline")
         for name in cells.backbone:

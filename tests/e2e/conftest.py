@@ -23,8 +23,10 @@ GRID = {
     "text": {"encoder": ["hash"], "backbone": ["sasrec"], "method": ["spectran"]},
     "plain": {"backbone": ["sasrec"], "method": ["id"]},
     "baseline": {"backbone": ["none"], "method": ["popularity"]},
-    "variant": {"encoder": [], "backbone": [], "method": []},
-    "variant_plain": {"backbone": [], "method": []},
+    "ablation": {"encoder": [], "backbone": [], "method": []},
+    "control": {"encoder": [], "backbone": [], "method": []},
+    "protocol": {"encoder": [], "backbone": [], "method": []},
+    "protocol_plain": {"backbone": [], "method": []},
     "baseline_text": {"encoder": ["hash"], "backbone": ["none"], "method": ["text_neighbour"]},
 }
 CELLS = {"train@demo-hash-sasrec-spectran", "train_plain@demo-sasrec-id"}

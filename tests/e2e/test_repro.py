@@ -101,9 +101,9 @@ def test_shared_training_code_and_an_added_cutoff_retrain_nothing(clone: Clone) 
 def test_a_variant_watches_every_method_and_trains_only_when_its_own_changes(clone: Clone) -> None:
     def add(params: dict[str, Any]) -> None:
         params["methods"]["id_wide"] = {"of": "id", "train": {"width": 24}}
-        params["grid"]["variant_plain"] = {"backbone": ["sasrec"], "method": ["id_wide"]}
+        params["grid"]["protocol_plain"] = {"backbone": ["sasrec"], "method": ["id_wide"]}
 
-    cell, log = "variant_plain@demo-sasrec-id_wide", "logs/train/demo-none-sasrec-id_wide.jsonl"
+    cell, log = "protocol_plain@demo-sasrec-id_wide", "logs/train/demo-none-sasrec-id_wide.jsonl"
     clone.params(add)
     assert clone.repro() == {cell} | RESULTS
     assert '"epoch"' in (clone.path / log).read_text()

@@ -82,7 +82,7 @@ def problems(tree: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
         ("params", lambda c: c["grid"]["text"]["encoder"].append("hash"), "not in grid.encoder"),
         ("params", lambda c: c["methods"]["id"].update(of="di"), "no pipeline/methods/di.py"),
         ("params", lambda c: c["methods"]["id"].update(of=1), "methods.id.of: 1 is not the name"),
-        ("params", lambda c: c["methods"]["id"].update(of="id"), "Move it to grid.variant"),
+        ("params", lambda c: c["methods"]["id"].update(of="id"), "Move it to one of grid.ablation"),
         ("params", lambda c: c["methods"]["id"].update(train=3), "expected values of `train`"),
         ("params", lambda c: c["methods"]["id"].update(train={"widht": 3}), "Did you mean width?"),
         ("revisions", lambda c: c.pop("train"), "revisions.yaml: train: None"),

@@ -19,8 +19,10 @@ def grid(**changes):
             "backbone": ["none"],
             "method": ["text_neighbour"],
         },
-        "variant": {"encoder": ["hash"], "backbone": ["sasrec"], "method": ["morec_small"]},
-        "variant_plain": {"backbone": ["sasrec_bce"], "method": ["id"]},
+        "ablation": {"encoder": ["hash"], "backbone": ["sasrec"], "method": ["morec_small"]},
+        "control": {"encoder": ["hash_permuted"], "backbone": ["sasrec"], "method": ["morec"]},
+        "protocol": {"encoder": ["hash"], "backbone": ["sasrec_bce"], "method": ["morec"]},
+        "protocol_plain": {"backbone": ["sasrec_bce"], "method": ["id"]},
     }
     return Grid.model_validate(values | changes)
 
@@ -33,10 +35,12 @@ def test_cells_in_the_order_of_the_report():
         "demo/none/sasrec/id",
         "demo/minilm/sasrec/morec",
         "demo/hash/sasrec/morec",
-        "demo/none/sasrec_bce/id",
         "demo/hash/sasrec/morec_small",
+        "demo/hash_permuted/sasrec/morec",
+        "demo/none/sasrec_bce/id",
+        "demo/hash/sasrec_bce/morec",
     ]
-    assert len(all_cells(grid())) == 16
+    assert len(all_cells(grid())) == 20
 
 
 def test_a_data_set_outside_the_grid_is_refused():

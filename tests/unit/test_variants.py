@@ -27,7 +27,7 @@ def with_methods(tmp_path: Path, changes: dict[str, object] | None = None) -> Pa
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["methods"] = METHODS
     content["grid"]["text"]["method"] = ["spectran"]
-    content["grid"]["variant"] = {
+    content["grid"]["ablation"] = {
         "encoder": ["minilm"], "backbone": ["sasrec"], "method": ["spectran_small"],
     }  # fmt: skip
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
