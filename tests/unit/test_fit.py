@@ -66,10 +66,11 @@ class Dies(Checkpoint):
             raise Killed
 
 
-@pytest.mark.parametrize("name", ["spectran"])
+@pytest.mark.parametrize("name", ["spectran", "unisrec", "rlmrec", "llm_esr"])
 def test_resumed_run_equals_an_uninterrupted_one(
     name: str, params: config.Params, inputs: Any
 ) -> None:
+    """Among them noise in the table, a loss with parameters of its own, a shared backbone."""
     train = params.train.model_copy(update={"max_epochs": 5, "weight_decay": 0.01})
     whole = fit(method(params, inputs, name=name), inputs.sequences, train, 3)
     checkpoint = Dies(after=2)
