@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from pipeline.model import Adapter, normal_table
+import torch
+from torch import Tensor, nn
+
+from pipeline.model import Adapter, normal_table, with_padding
+from pipeline.values import SemanticEmbeddings
 
 
 class IdTable(Adapter):
@@ -27,3 +31,70 @@ class IdTable(Adapter):
     def measures(self) -> dict[str, float]:
         """Return the spread of the ID vectors."""
         return {"std_id": float(self.weight.detach()[1:].std())}
+
+
+class TextMap(Adapter):
+    """A trained map of the frozen text of every item.
+
+    rows: [N, H]; mapping: takes them to [N, width].
+    """
+
+    def __init__(self, rows: Tensor, mapping: nn.Module, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("rows", rows, persistent=False)
+        self.rows: Tensor
+        self.mapping = mapping
+
+    def table(self) -> Tensor:
+        """Return [N+1, D]; no text is mapped to row 0, which a bias would fill."""
+        return with_padding(self.mapping(self.rows))
+
+    def measures(self) -> dict[str, float]:
+        """Return the spread of the mapped text."""
+        with torch.no_grad():
+            return {"std_text": float(self.table()[1:].std())}
+
+
+class Concat(Adapter):
+    """Vectors of several tables side by side."""
+
+    def __init__(self, parts: Sequence[Adapter]) -> None:
+        super().__init__()
+        self.width = sum(part.width for part in parts)
+        self.parts = nn.ModuleList(parts)
+
+    def table(self) -> Tensor:
+        """Return [N+1, D]."""
+        return torch.cat(_tables(self.parts), dim=1)
+
+
+class Sum(Adapter):
+    """Vectors of several tables of one width, added."""
+
+    def __init__(self, parts: Sequence[Adapter]) -> None:
+        super().__init__()
+        (self.width,) = {part.width for part in parts}
+        self.parts = nn.ModuleList(parts)
+
+    def table(self) -> Tensor:
+        """Return [N+1, D]."""
+        return torch.stack(_tables(self.parts)).sum(0)
+
+
+def _tables(parts: nn.ModuleList) -> list[Tensor]:
+    tables = []
+    for part in parts:
+        assert isinstance(part, Adapter)
+        tables.append(part.table())
+    return tables
+
+
+def text_rows(semantic: SemanticEmbeddings, norm: float) -> Tensor:
+    """Return the text of all items [N, H], scaled as a whole to this norm on average.
+
+    Maps with a bias depend on that size: AlphaFuse multiplies unit vectors by 40.
+    """
+    rows = torch.from_numpy(semantic.values[1:])
+    scaled: Tensor = rows * (norm / rows.norm(dim=1).mean())
+    return scaled

@@ -80,6 +80,13 @@ class View(NamedTuple):
 class Fusion(nn.Module):
     """Joins views. The default, for one view, changes nothing."""
 
+    def mix(self, x: Views, history: History) -> Views:
+        """Exchange between views before their backbones; {view: [B, L, D_v]} in and out.
+
+        Position l may depend on the items up to l only, as in every backbone.
+        """
+        return x
+
     def query(self, states: Views, similarity: Similarity) -> Tensor:
         """Join states {view: [..., D_v]} into queries [..., D], normalised for cosine."""
         (state,) = states.values()
@@ -97,7 +104,11 @@ class SeqModel(nn.Module):
     def __init__(self, views: Mapping[str, View], fusion: Fusion) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict({name: view.adapter for name, view in views.items()})
-        self.backbones = nn.ModuleDict({name: view.backbone for name, view in views.items()})
+        # A shared backbone is held once, under the first view that reads by it: a saved state
+        # would otherwise carry it once per view.
+        owners: dict[Backbone, str] = {}
+        self.read_by = {n: owners.setdefault(view.backbone, n) for n, view in views.items()}
+        self.backbones = nn.ModuleDict({name: backbone for backbone, name in owners.items()})
         self.fusion = fusion
 
     @property
@@ -111,9 +122,11 @@ class SeqModel(nn.Module):
 
     def states(self, history: History, tables: Views) -> Views:
         """Return every view's states [B, L, D_v]."""
+        x = {name: F.embedding(history.items, table) for name, table in tables.items()}
+        mixed = self.fusion.mix(x, history)
         return {
-            name: backbone(F.embedding(history.items, tables[name]), history)
-            for name, backbone in self.backbones.items()
+            name: self.backbones[owner](mixed[name], history)
+            for name, owner in self.read_by.items()
         }
 
     def ranker(self, similarity: Similarity) -> Scorer:

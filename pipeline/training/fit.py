@@ -154,7 +154,11 @@ class _Trainer:
         free = {}
         for name, parameter in self.modules.named_parameters():
             inner = name.removeprefix("model.")
-            parameter.requires_grad_(any(fnmatch(inner, glob) for glob in self.phase.train))
+            # Terms of other phases have no part in this one, whatever the globs say: without a
+            # gradient they would have no moments to keep.
+            present = name.split(".")[0] in ("model", self.phase.name)
+            chosen = any(fnmatch(inner, glob) for glob in self.phase.train)
+            parameter.requires_grad_(present and chosen)
             if parameter.requires_grad:
                 free[name] = parameter
         undecayed = {

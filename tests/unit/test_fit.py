@@ -9,17 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pipeline import config, naming
 from pipeline.adapters import IdTable
 from pipeline.backbones import sasrec
+from pipeline.data.batches import Batch
 from pipeline.errors import DataError
-from pipeline.model import Method, Parts, Phase, single
+from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Progress, fit, initialised
 
 
-def method(params: config.Params, inputs: Any, seed: int = 0, dropout: float = 0.2) -> Method:
+def method(
+    params: config.Params,
+    inputs: Any,
+    seed: int = 0,
+    dropout: float = 0.2,
+    name: str = "spectran",
+) -> Method:
     train = params.train
     parts = Parts(
         train,
@@ -30,8 +38,8 @@ def method(params: config.Params, inputs: Any, seed: int = 0, dropout: float = 0
         ),
         lambda: ranking_loss(train.loss),
     )
-    settings = naming.settings("methods", "spectran", params.methods)
-    build = naming.module("methods", "spectran").build
+    settings = naming.settings("methods", name, params.methods)
+    build = naming.module("methods", name).build
     made = initialised(lambda: build(settings, inputs, parts), seed)
     assert isinstance(made, Method)
     return made
@@ -58,14 +66,19 @@ class Dies(Checkpoint):
             raise Killed
 
 
-def test_resumed_run_equals_an_uninterrupted_one(params: config.Params, inputs: Any) -> None:
+@pytest.mark.parametrize("name", ["spectran", "unisrec", "rlmrec", "llm_esr"])
+def test_resumed_run_equals_an_uninterrupted_one(
+    name: str, params: config.Params, inputs: Any
+) -> None:
+    """Among them noise in the table, a loss with parameters of its own, a shared backbone."""
     train = params.train.model_copy(update={"max_epochs": 5, "weight_decay": 0.01})
-    whole = fit(method(params, inputs), inputs.sequences, train, 3)
+    whole = fit(method(params, inputs, name=name), inputs.sequences, train, 3)
     checkpoint = Dies(after=2)
     with pytest.raises(Killed):
-        fit(method(params, inputs), inputs.sequences, train, 3, checkpoint=checkpoint)
+        fit(method(params, inputs, name=name), inputs.sequences, train, 3, checkpoint=checkpoint)
     torch.rand(5)  # what else the process drew must not matter
-    resumed = fit(method(params, inputs, seed=9), inputs.sequences, train, 3, checkpoint=checkpoint)
+    again = method(params, inputs, seed=9, name=name)
+    resumed = fit(again, inputs.sequences, train, 3, checkpoint=checkpoint)
     assert resumed.curves == whole.curves
     for (name, a), b in zip(
         whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
@@ -117,6 +130,51 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
     fitted = fit(both, inputs.sequences, train, 0)
     assert torch.equal(two.model.adapters["item"].weight, table)
     assert {phase for _, phase, _, _ in fitted.curves} == {"fit", "again"}
+
+
+class Size(Objective):
+    """A loss with a parameter of its own; without decay its gradient is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.ones(3))
+
+    def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
+        return 0 * self.value.sum()
+
+
+def with_size(params: config.Params, inputs: Any) -> tuple[Method, Size]:
+    made, term = method(params, inputs), Size()
+    first = made.phases[0]
+    phase = dataclasses.replace(first, objectives={**first.objectives, "size": (1.0, term)})
+    return Method(model=made.model, phases=(phase, dataclasses.replace(first, name="again"))), term
+
+
+def test_weight_decay_acts_on_parameters_of_the_loss(params: config.Params, inputs: Any) -> None:
+    for decay in (0.0, 0.1):
+        made, term = with_size(params, inputs)
+        train = params.train.model_copy(update={"weight_decay": decay})
+        fit(Method(model=made.model, phases=made.phases[:1]), inputs.sequences, train, 0)
+        assert bool((term.value < 1).all()) == (decay > 0)
+
+
+def test_parameters_of_a_loss_belong_to_its_own_phase(params: config.Params, inputs: Any) -> None:
+    """The second phase lacks the term: its parameter rests, and has no moments to keep."""
+    train = params.train.model_copy(update={"weight_decay": 0.1})
+    made, term = with_size(params, inputs)
+    kept: list[Progress] = []
+
+    class Keeps(Checkpoint):
+        def save(self, progress: Progress) -> None:
+            kept.append(copy.deepcopy(progress))
+
+    fit(made, inputs.sequences, train, 0, checkpoint=Keeps())
+    name = "fit.size.value"
+    assert f"m/{name}" in kept[0].tensors
+    assert f"m/{name}" not in kept[-1].tensors
+    finished = max(p.epoch for p in kept if p.phase == 0)
+    (last,) = (p for p in kept if p.phase == 0 and p.epoch == finished)
+    assert torch.equal(term.value, last.tensors[f"best/{name}"])
 
 
 @pytest.mark.parametrize("source", ["trained", "catalogue"])

@@ -1,0 +1,113 @@
+"""Losses that pull two sets of item vectors towards each other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.data.batches import Batch
+from pipeline.model import Objective, SeqModel, Views
+
+
+class Columns(nn.Module):
+    """The first columns of an item vector and the rest of them, equally many."""
+
+    def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two [n, D / 2]."""
+        first, second = vectors.chunk(2, dim=-1)
+        return first, second
+
+
+class TextToItem(nn.Module):
+    """The item vector and its text brought to the same width.
+
+    rows: [N, H] frozen text; projector: [n, H] to [n, D], trained with the loss.
+    """
+
+    def __init__(self, rows: Tensor, projector: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows, persistent=False)
+        self.rows: Tensor
+        self.projector = projector
+
+    def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two [n, D]."""
+        return vectors, self.projector(F.embedding(items - 1, self.rows))
+
+
+class ItemToText(nn.Module):
+    """The text and what a projector makes of the item vector.
+
+    rows: [N, H] frozen text; projector: [n, D] to [n, H], trained with the loss.
+    """
+
+    def __init__(self, rows: Tensor, projector: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows, persistent=False)
+        self.rows: Tensor
+        self.projector = projector
+
+    def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two [n, H]."""
+        return F.embedding(items - 1, self.rows), self.projector(vectors)
+
+
+class CosineAlignment(Objective):
+    """1 - mean over items of the cosine between the two vectors of an item.
+
+    pair: makes the two vectors, of one width, from item vectors [n, D] and ids [n]; its parameters
+    train with the loss. items_per_step: items of a step, drawn without replacement from torch's
+    global generator; their mean is that of all items in expectation. None: all items.
+    Source: RLMRec as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py,
+    reconstruct_con_loss and reconstruct_gen_loss).
+    """
+
+    def __init__(self, view: str, pair: nn.Module, items_per_step: int | None) -> None:
+        super().__init__()
+        self.view = view
+        self.pair = pair
+        self.items_per_step = items_per_step
+
+    def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
+        """Return a value in [0, 2]."""
+        table = tables[self.view]
+        items = self._items(len(table) - 1, table.device)
+        first, second = self.pair(F.embedding(items, table), items)
+        return 1 - F.cosine_similarity(first, second, dim=-1).mean()
+
+    def _items(self, count: int, device: torch.device) -> Tensor:
+        if self.items_per_step is None or self.items_per_step >= count:
+            return torch.arange(1, count + 1, device=device)
+        return torch.randperm(count, device=device)[: self.items_per_step] + 1
+
+
+class SoftContrast(Objective):
+    """Contrast of two views over the items of the batch's histories, with soft targets.
+
+        p_ij = softmax_j(x_i . y_j / tau)          q_ij = softmax_j(y_i . x_j / tau)
+        t_ij = softmax_j(tau (x_i . x_j + y_i . y_j) / 2)
+        loss = -1/2 mean_i sum_j ( t_ij log p_ij + t_ji log q_ij )
+
+    Items count as often as they occur; the gradient also flows through the targets.
+    Source: LLM-ESR, Contrastive_Loss2 (liuqidong07/LLM-ESR, models/utils.py, LLMESR.py: x is the
+    text, y the ID view).
+    Differs: none known.
+    """
+
+    def __init__(self, x: str, y: str, temperature: float) -> None:
+        super().__init__()
+        self.x, self.y = x, y
+        self.temperature = temperature
+
+    def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
+        """Return the mean over all events of the histories; T^2 for T events."""
+        seen = batch.history.items
+        items = seen[seen > 0]
+        x_TD, y_TD = F.embedding(items, tables[self.x]), F.embedding(items, tables[self.y])
+        logits_TT = x_TD @ y_TD.T / self.temperature
+        within_TT = (x_TD @ x_TD.T + y_TD @ y_TD.T) / 2
+        targets_TT = (within_TT * self.temperature).softmax(-1)
+        forth = (targets_TT * logits_TT.log_softmax(-1)).sum()
+        back = (targets_TT * logits_TT.log_softmax(0)).sum()
+        return -(forth + back) / (2 * len(items))

@@ -1,0 +1,272 @@
+"""What UniSRec, RLMRec and LLM-ESR keep beyond the contract of all methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline import config, naming
+from pipeline.backbones import sasrec
+from pipeline.data.batches import Batch, History
+from pipeline.errors import ConfigError
+from pipeline.fusion import CrossViews
+from pipeline.layouts import Layout, Widths, widths
+from pipeline.methods import rlmrec, unisrec
+from pipeline.model import Method, Parts
+from pipeline.objectives.alignment import CosineAlignment, SoftContrast, TextToItem
+from pipeline.objectives.ranking import ranking_loss
+from pipeline.training.fit import fit, initialised
+
+HISTORIES = torch.tensor([[0, 0, 3, 1, 2], [4, 2, 2, 5, 1], [0, 0, 0, 0, 7]])
+BATCH = Batch(History(HISTORIES), torch.ones_like(HISTORIES), torch.ones(3, 1, dtype=torch.long))
+
+
+def build(
+    name: str, params: config.Params, inputs: Any, width: int | None = None, **changes: Any
+) -> Method:
+    blocks = {name: params.methods[name] | changes}
+    settings = naming.settings("methods", name, blocks)
+    train = params.train.model_copy(update={"width": width or params.train.width})
+    sizes = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
+    parts = Parts(
+        train,
+        lambda width: sasrec.build(sizes, width, 0.0),
+        lambda: ranking_loss(train.loss),
+    )
+    make = naming.module("methods", name).build
+    made = initialised(lambda: make(settings, inputs, parts), 0)
+    assert isinstance(made, Method)
+    return made
+
+
+# ---------------------------------------------------------------- unisrec
+
+
+def mixture(params: config.Params) -> unisrec.Mixture:
+    settings = naming.settings("methods", "unisrec", params.methods)
+    assert isinstance(settings, unisrec.Config)
+    torch.manual_seed(0)
+    return unisrec.Mixture(6, 4, settings)
+
+
+def test_unisrec_draws_from_the_global_generator_in_training(params: config.Params) -> None:
+    made, text = mixture(params), torch.ones(7, 6)
+    torch.manual_seed(1)
+    first, second = made(text), made(text)
+    torch.manual_seed(1)
+    assert torch.equal(made(text), first)
+    assert not torch.equal(second, first)
+
+
+def test_unisrec_draws_nothing_in_evaluation(params: config.Params) -> None:
+    made, text = mixture(params).eval(), torch.ones(7, 6)
+    state = torch.get_rng_state()
+    assert torch.equal(made(text), made(text))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("fusion", ["add", "concat"])
+def test_unisrec_joins_ids_and_text(fusion: str, params: config.Params, inputs: Any) -> None:
+    adapter = build("unisrec", params, inputs, fusion=fusion).model.eval().adapters["item"]
+    ids, text = (part.table() for part in adapter.parts)
+    expected = ids + text if fusion == "add" else torch.cat([ids, text], dim=1)
+    assert torch.equal(adapter.table(), expected)
+    assert not adapter.table()[0].any()
+
+
+@pytest.mark.parametrize("fusion", ["add", "concat"])
+def test_unisrec_trains_both_parts(fusion: str, params: config.Params, inputs: Any) -> None:
+    made = build("unisrec", params, inputs, fusion=fusion)
+    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
+    fit(made, inputs.sequences, params.train, 0)
+    assert not [n for n, p in made.model.named_parameters() if torch.equal(p, before[n])]
+
+
+# ---------------------------------------------------------------- rlmrec
+
+
+def test_rlmrec_sample_is_the_whole_loss_in_expectation(params: config.Params) -> None:
+    settings = naming.settings("methods", "rlmrec", params.methods)
+    assert isinstance(settings, rlmrec.Config)
+    torch.manual_seed(0)
+    count = 7
+    pair = TextToItem(torch.randn(count, 6), rlmrec.projector(6, 4, settings))
+    table = torch.randn(count + 1, 4)
+
+    def loss(items: int | None) -> float:
+        term = CosineAlignment("item", pair, items)
+        return float(term(None, BATCH, {"item": table}, {}))  # type: ignore[arg-type]
+
+    with torch.no_grad():
+        samples = np.array([loss(3) for _ in range(2000)])
+        assert samples.std() > 0.01, "nothing is drawn"
+        error = samples.std() / np.sqrt(len(samples))
+        assert abs(samples.mean() - loss(None)) < 4 * error
+        assert loss(count) == loss(None)
+
+
+def test_rlmrec_projector_trains_though_it_does_not_rank(
+    params: config.Params, inputs: Any
+) -> None:
+    made = build("rlmrec", params, inputs)
+    _, term = made.phases[0].objectives["alignment"]
+    before = {n: p.detach().clone() for n, p in term.named_parameters()}
+    assert len(before) == 4
+    fit(made, inputs.sequences, params.train, 0)
+    assert not [n for n, p in term.named_parameters() if torch.equal(p, before[n])]
+    assert not [n for n in made.model.state_dict() if "projector" in n]
+
+
+def test_rlmrec_alignment_raises_the_cosine(params: config.Params, inputs: Any) -> None:
+    train = params.train.model_copy(update={"max_epochs": 30, "patience": 30})
+    losses = []
+    for weight in (0.0, 10.0):
+        made = build("rlmrec", params, inputs, weight=weight)
+        fit(made, inputs.sequences, train, 0)
+        _, term = made.phases[0].objectives["alignment"]
+        with torch.no_grad():
+            losses.append(float(term(made.model, BATCH, made.model.tables(), {})))
+    assert losses[1] < losses[0] - 0.1
+
+
+def test_rlmrec_concat_aligns_the_halves_that_rank(params: config.Params, inputs: Any) -> None:
+    made = build("rlmrec", params, inputs, fusion="concat", items_per_step=None)
+    _, term = made.phases[0].objectives["alignment"]
+    assert not list(term.parameters()), "the projector ranks, so it belongs to the item table"
+    with torch.no_grad():
+        rows = made.model.tables()["item"][1:]
+        found = term(made.model, BATCH, made.model.tables(), {})
+    expected = 1 - F.cosine_similarity(rows[:, :4], rows[:, 4:]).mean()
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_rlmrec_refuses_to_concatenate_what_gen_lacks(params: config.Params, inputs: Any) -> None:
+    with pytest.raises(ConfigError, match=r"methods\.rlmrec: fusion: .*concat needs kind con"):
+        build("rlmrec", params, inputs, kind="gen", fusion="concat")
+
+
+# ---------------------------------------------------------------- llm_esr
+
+
+def test_llm_esr_scores_are_the_sum_of_both_cosines(params: config.Params, inputs: Any) -> None:
+    made = build("llm_esr", params, inputs).model.eval()
+    with torch.no_grad():
+        tables = made.tables()
+        states = made.states(History(HISTORIES), tables)
+        found = made.ranker("cosine")(History(HISTORIES))
+        cosines = [
+            F.cosine_similarity(states[view][:, -1, None], tables[view][None, 1:], dim=-1)
+            for view in ("id", "text")
+        ]
+    assert torch.allclose(found, cosines[0] + cosines[1], atol=1e-6)
+
+
+def test_llm_esr_contrasts_text_with_ids_in_this_order(params: config.Params, inputs: Any) -> None:
+    """The soft targets make the loss differ when the views are swapped."""
+    made = build("llm_esr", params, inputs)
+    _, term = made.phases[0].objectives["alignment"]
+    with torch.no_grad():
+        tables = made.model.tables()
+        found, right, swapped = (
+            float(one(made.model, BATCH, tables, {}))
+            for one in (term, SoftContrast("text", "id", 1.0), SoftContrast("id", "text", 1.0))
+        )
+    assert found == right != swapped
+
+
+def test_llm_esr_reads_both_mixed_views_by_one_backbone(params: config.Params, inputs: Any) -> None:
+    made = build("llm_esr", params, inputs).model.eval()
+    assert list(made.backbones) == ["id"], "a saved state would hold it twice"
+    with torch.no_grad():
+        tables = made.tables()
+        x = {name: table[HISTORIES] for name, table in tables.items()}
+        mixed = made.fusion.mix(x, History(HISTORIES))
+        states = made.states(History(HISTORIES), tables)
+        for view in ("id", "text"):
+            assert torch.equal(states[view], made.backbones["id"](mixed[view], History(HISTORIES)))
+            assert not torch.allclose(
+                states[view], made.backbones["id"](x[view], History(HISTORIES))
+            )
+
+
+def test_llm_esr_future_items_change_no_earlier_state(params: config.Params, inputs: Any) -> None:
+    made = build("llm_esr", params, inputs).model.eval()
+    changed = HISTORIES.clone()
+    changed[:, 3:] = torch.tensor([6, 3])
+    with torch.no_grad():
+        tables = made.tables()
+        before = made.states(History(HISTORIES), tables)
+        after = made.states(History(changed), tables)
+    for view in ("id", "text"):
+        assert torch.equal(before[view][1, :3], after[view][1, :3])
+        assert not torch.allclose(before[view][1, 3:], after[view][1, 3:])
+
+
+def test_padding_neither_answers_nor_asks() -> None:
+    torch.manual_seed(0)
+    fusion = CrossViews("id", "text", width=4, heads=2, init_gain=1.0)
+    x = {view: torch.randn(3, 5, 4) for view in ("id", "text")}
+    padded = (HISTORIES == 0)[..., None]
+    other = {view: torch.where(padded, part + 5, part) for view, part in x.items()}
+    mixed, again = fusion.mix(x, History(HISTORIES)), fusion.mix(other, History(HISTORIES))
+    for view in x:
+        assert not mixed[view][HISTORIES == 0].any()
+        assert torch.equal(mixed[view], again[view])
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "message"),
+    [
+        (7, 1, r"train\.width: 7 is odd, but methods\.llm_esr halves it"),
+        (8, 3, r"methods\.llm_esr\.heads: 3 does not divide 4, half of train\.width"),
+    ],
+)
+def test_llm_esr_refuses_sizes_that_do_not_divide(
+    width: int, heads: int, message: str, params: config.Params, inputs: Any
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build("llm_esr", params, inputs, width=width, heads=heads)
+
+
+# ---------------------------------------------------------------- widths
+
+
+@pytest.mark.parametrize(
+    ("layout", "id_width", "text_width", "expected"),
+    [
+        ("none", None, None, (0, 8)),
+        ("none", None, 8, (0, 8)),
+        ("add", None, None, (8, 8)),
+        ("concat", None, None, (4, 4)),
+        ("concat", 3, None, (3, 5)),
+        ("concat", None, 2, (6, 2)),
+        ("concat", 6, 2, (6, 2)),
+    ],
+)
+def test_widths_left_open_follow_from_the_layout(
+    layout: Layout, id_width: int | None, text_width: int | None, expected: tuple[int, int]
+) -> None:
+    assert widths(layout, id_width, text_width, 8, "methods.x") == Widths(*expected)
+
+
+@pytest.mark.parametrize(
+    ("layout", "id_width", "text_width", "width", "message"),
+    [
+        ("none", 4, None, 8, r"methods\.x\.id_width: 4 does not fit .* fusion none\. Write null"),
+        ("none", None, 4, 8, r"methods\.x\.text_width: 4 does not fit train\.width 8"),
+        ("add", 4, None, 8, r"methods\.x\.id_width: 4 does not fit .*Write 8, or null"),
+        ("concat", 4, 3, 8, r"id_width: 4 and text_width 3 add up to 7, not to train\.width 8"),
+        ("concat", 8, None, 8, r"methods\.x\.id_width: 8 leaves no column .* train\.width 8"),
+        ("concat", None, 9, 8, r"methods\.x\.text_width: 9 leaves no column"),
+        ("concat", None, None, 7, r"train\.width: 7 is odd, but methods\.x\.fusion: concat halves"),
+    ],
+)
+def test_widths_that_do_not_fit_are_refused_by_key(
+    layout: Layout, id_width: int | None, text_width: int | None, width: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        widths(layout, id_width, text_width, width, "methods.x")
