@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.negatives import Pool
 from pipeline.values import Sequences
 
 Split = Literal["valid", "test"]
@@ -36,7 +37,8 @@ class Batch:
     targets: Tensor
     """[B, L] long; the item that follows each position, 0 = no loss here."""
     negatives: Tensor
-    """[B, M] long, drawn uniformly from a pool, shared by the positions of a history."""
+    """[B, M] long, drawn from a pool, shared by the positions of a history; M = 0 for losses
+    without."""
 
     def to(self, device: str) -> Batch:
         """Return the batch on a device."""
@@ -98,23 +100,20 @@ def windows(data: Sequences, length: int, positions: Literal["all", "last"]) -> 
 
 def epoch(
     cut: Windows,
-    pool: Tensor,
+    pool: Pool,
     negatives: int,
     batch_size: int,
     order: torch.Generator,
     draw: torch.Generator,
 ) -> Iterator[Batch]:
-    """Yield one pass over all windows in random order, with fresh negatives for every step.
-
-    pool: [P] long, the items that negatives are drawn from, uniformly.
-    """
+    """Yield one pass over all windows in random order, with fresh negatives for every step."""
     shuffled = torch.randperm(len(cut), generator=order).numpy()
     for start in range(0, len(shuffled), batch_size):
         inputs, targets = cut.take(shuffled[start : start + batch_size])
         yield Batch(
             History(torch.from_numpy(inputs)),
             torch.from_numpy(targets),
-            pool[torch.randint(len(pool), (len(inputs), negatives), generator=draw)],
+            pool.draw(len(inputs), negatives, draw),
         )
 
 

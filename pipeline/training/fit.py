@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainConfig
 from pipeline.data.batches import HeldOut, Windows, epoch, held_out, windows
+from pipeline.data.negatives import Pool
 from pipeline.errors import DataError
 from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.heap import keep_freed_memory
@@ -146,11 +147,7 @@ class _Trainer:
     device: str
 
     def __post_init__(self) -> None:
-        trained = self.config.loss.negatives_from == "trained"
-        counts = self.data.train_counts()
-        self.pool = torch.from_numpy(
-            np.flatnonzero(counts) if trained else np.arange(1, len(counts))
-        )
+        self.pool = Pool.of(self.config.loss, self.data.train_counts())
         free = {}
         for name, parameter in self.modules.named_parameters():
             inner = name.removeprefix("model.")

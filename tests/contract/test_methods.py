@@ -34,7 +34,7 @@ def make(name: str, params: config.Params, inputs: Any, seed: int = 0) -> Method
     parts = Parts(
         train,
         lambda width: sasrec.build(sizes, width, train.dropout),
-        lambda: ranking_loss(train.loss),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     build = naming.module("methods", name).build
     return initialised(lambda: build(settings, inputs, parts), seed)

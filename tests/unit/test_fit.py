@@ -28,7 +28,7 @@ def method(params: config.Params, inputs: Any, seed: int = 0, dropout: float = 0
             width,
             dropout,
         ),
-        lambda: ranking_loss(train.loss),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     settings = naming.settings("methods", "spectran", params.methods)
     build = naming.module("methods", "spectran").build
@@ -105,7 +105,7 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
         lambda width: sasrec.build(
             sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8), width, 0.0
         ),
-        lambda: ranking_loss(train.loss),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     made = initialised(lambda: single(IdTable(len(inputs.catalog), 8, 0.02), parts), 0)
     first = made.phases[0]
