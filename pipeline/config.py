@@ -292,7 +292,8 @@ class TrainConfig(Strict):
     """L2 term of Adam (coupled, as in the reference code)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     positions: Literal["all", "last"]
-    """all: every event but a user's first is a target once; last: only the last training event."""
+    """all: every event but a user's first is a target once; last: only the last training event.
+    A backbone with cloze targets reads the same windows and masks events of its own choice."""
     item_std: Annotated[float, Field(ge=0)]
     """Standard deviation of initial ID vectors."""
     loss: Loss

@@ -220,6 +220,7 @@ class _Trainer:
         name = (self.phase.name, number)
         order = generator(self.seed, "order", *name)
         draw = generator(self.seed, "negatives", *name)
+        examples = model.examples(generator(self.seed, "cloze", *name))
         adapters = [m for m in model.modules() if isinstance(m, Adapter)]
         total = torch.zeros((), device=self.device)
         steps = 0
@@ -227,7 +228,13 @@ class _Trainer:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive(self.seed, "dropout", *name))
             for batch in epoch(
-                self.cut, self.pool, config.loss.negatives, config.batch_size, order, draw
+                self.cut,
+                examples,
+                self.pool,
+                config.loss.negatives,
+                config.batch_size,
+                order,
+                draw,
             ):
                 placed = batch.to(self.device)
                 self.optimizer.zero_grad(set_to_none=True)

@@ -17,7 +17,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from pipeline import naming
-from pipeline.backbones import sasrec
+from pipeline.backbones import bert4rec, sasrec
 from pipeline.config import Loss, Params, TrainConfig
 from pipeline.encoders import open_encoder
 from pipeline.model import Backbone, Method, Parts
@@ -90,6 +90,19 @@ def test_first_values_of_other_losses(name: str, params: Params, inputs: Any) ->
     train = params.train.model_copy(update={"loss": block})
     found = first_losses("id", params, inputs, small_sasrec(params), train)
     compare("train", f"id, {name}", found, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["id", "spectran"])
+def test_first_losses_with_cloze_targets(name: str, params: Params, inputs: Any) -> None:
+    sizes = bert4rec.Config(
+        history=5, blocks=2, heads=1, inner=4, rho=0.4, last_only=0.1, init_std=0.02, norm_eps=1e-12
+    )
+
+    def encoder(width: int) -> Backbone:
+        return bert4rec.build(sizes, width, params.train.dropout)
+
+    found = first_losses(name, params, inputs, encoder, params.train)
+    compare("train", f"{name}, bert4rec", found, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["hash", "minilm"])
