@@ -7,7 +7,7 @@ the cell that runs (`pipeline.naming`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -227,18 +227,81 @@ class SpectrumConfig(Strict):
 # ---------------------------------------------------------------- train
 
 
-class Loss(Strict):
-    """Ranking loss, shared by all methods."""
+DrawnFrom = Literal["trained", "catalogue"]
+Similarity = Literal["cosine", "dot"]
 
-    name: Literal["infonce"]
+
+class SampledLoss(Strict):
+    """What the losses share that compare a target with drawn items."""
+
+    name: str
     negatives: Positive
-    """Drawn per history, uniformly, shared by its positions."""
-    negatives_from: Literal["trained", "catalogue"]
+    """Drawn per history, shared by its positions."""
+    negatives_from: DrawnFrom
     """trained: items with a training event; catalogue: all items. An item that is only ever a
     negative is pushed away from every user, which hides what its text says."""
-    similarity: Literal["cosine", "dot"]
+    similarity: Similarity
     temperature: Annotated[float, Field(gt=0)]
     """Divides the similarity."""
+
+    @property
+    def draw_power(self) -> float:
+        """Items are drawn in proportion to their training events to this power; 0 = uniformly."""
+        return 0.0
+
+
+class InfoNCELoss(SampledLoss):
+    """Cross-entropy of the target against the negatives, uncorrected."""
+
+    name: Literal["infonce"]
+
+
+class SampledSoftmaxLoss(SampledLoss):
+    """Cross-entropy against negatives that are weighted to stand for all items they come from."""
+
+    name: Literal["sampled_softmax"]
+    sampling_power: Share
+    """Items are drawn in proportion to their training events to this power: 0 = uniformly, 1 =
+    proportionally. Above 0, items without a training event are never drawn."""
+
+    @property
+    def draw_power(self) -> float:
+        """See `sampling_power`."""
+        return self.sampling_power
+
+
+class BCELoss(SampledLoss):
+    """Binary cross-entropy of the target against the mean of the negatives."""
+
+    name: Literal["bce"]
+
+
+class GBCELoss(SampledLoss):
+    """Binary cross-entropy whose positive term makes up for the share of negatives drawn."""
+
+    name: Literal["gbce"]
+    calibration: Share
+    """t: 0 = plain binary cross-entropy, 1 = fully calibrated scores."""
+
+
+class SoftmaxLoss(Strict):
+    """Cross-entropy of the target against the whole catalogue, items without an event included."""
+
+    name: Literal["softmax"]
+    similarity: Similarity
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the similarity."""
+
+    negatives: ClassVar[int] = 0
+    negatives_from: ClassVar[DrawnFrom] = "catalogue"
+    draw_power: ClassVar[float] = 0.0
+
+
+Loss = Annotated[
+    InfoNCELoss | SoftmaxLoss | SampledSoftmaxLoss | BCELoss | GBCELoss,
+    Field(discriminator="name"),
+]
+"""Ranking loss, shared by all methods. All tell `negatives`, `negatives_from`, `draw_power`."""
 
 
 class TrainConfig(Strict):
@@ -259,11 +322,12 @@ class TrainConfig(Strict):
     """L2 term of Adam (coupled, as in the reference code)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     positions: Literal["all", "last"]
-    """all: every event but a user's first is a target once; last: only the last training event."""
+    """all: every event but a user's first is a target once; last: only the last training event.
+    A backbone with cloze targets reads the same windows and masks events of its own choice."""
     item_std: Annotated[float, Field(ge=0)]
     """Standard deviation of initial ID vectors."""
     loss: Loss
-    ranking: Literal["cosine", "dot"]
+    ranking: Similarity
     """Similarity used to rank."""
     adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
     """Decay of Adam's running means of the gradient and of its square."""

@@ -19,7 +19,7 @@ from pipeline.data.batches import SPLITS, held_out, windows
 from pipeline.errors import ConfigError
 from pipeline.evaluation.ranks import rank, table
 from pipeline.files import sha256_file
-from pipeline.model import Backbone, Method, MethodConfig, Parts, Scorer, Untrained
+from pipeline.model import Backbone, Method, MethodConfig, Objective, Parts, Scorer, Untrained
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Log, fit, initialised
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
@@ -248,7 +248,10 @@ def _builder(
         assert isinstance(built, Backbone)
         return built
 
-    parts = Parts(train, sequence_encoder, lambda: ranking_loss(train.loss))
+    def ranking() -> Objective:
+        return ranking_loss(train.loss, inputs.sequences.train_counts())
+
+    parts = Parts(train, sequence_encoder, ranking)
 
     def build() -> Method | Untrained:
         made = found.build(method, inputs, parts)

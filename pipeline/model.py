@@ -9,7 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from pipeline.cosine import unit_rows
-from pipeline.data.batches import Batch, History
+from pipeline.data.batches import Batch, Examples, History, next_items
+from pipeline.data.cloze import Masking, masked_items, question
 
 if TYPE_CHECKING:
     from pipeline.config import TrainConfig
@@ -27,6 +29,9 @@ Views = dict[str, Tensor]
 """Keyed by view name."""
 
 Similarity = Literal["cosine", "dot"]
+
+Targets = Literal["next", "cloze"]
+"""What a state is to find: the item after its position, or the item masked at it."""
 
 
 class MethodConfig(BaseModel):
@@ -59,15 +64,21 @@ class Adapter(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Item vectors in order to user states."""
+    """Item vectors in order to user states.
 
+    A backbone with cloze targets reads L+1 positions: a history and the masked item after it.
+    """
+
+    targets: ClassVar[Targets] = "next"
     width: int
     length: int
-    """L."""
+    """L, events of the history."""
+    masking: Masking | None = None
+    """How training sequences are masked; only for cloze targets."""
 
     @abstractmethod
     def forward(self, x_BLD: Tensor, history: History) -> Tensor:
-        """Return states [B, L, D]; position l has seen the items up to l."""
+        """Return states [B, L, D]; position l has seen the items up to l, or all (cloze)."""
 
 
 class View(NamedTuple):
@@ -99,7 +110,10 @@ class Fusion(nn.Module):
 
 
 class SeqModel(nn.Module):
-    """Views and their fusion."""
+    """Views and their fusion.
+
+    Raises ValueError when the views' backbones have different targets.
+    """
 
     def __init__(self, views: Mapping[str, View], fusion: Fusion) -> None:
         super().__init__()
@@ -110,6 +124,10 @@ class SeqModel(nn.Module):
         self.read_by = {n: owners.setdefault(view.backbone, n) for n, view in views.items()}
         self.backbones = nn.ModuleDict({name: backbone for backbone, name in owners.items()})
         self.fusion = fusion
+        kinds = {(view.backbone.targets, view.backbone.masking) for view in views.values()}
+        if len(kinds) > 1:
+            raise ValueError(f"the views' backbones have different targets: {kinds}")
+        ((self.targets, self.masking),) = kinds
 
     @property
     def length(self) -> int:
@@ -129,13 +147,21 @@ class SeqModel(nn.Module):
             for name, owner in self.read_by.items()
         }
 
+    def examples(self, masks: torch.Generator) -> Examples:
+        """Return what makes histories and targets of training windows; masks: for cloze targets."""
+        if self.masking is None:
+            return next_items
+        return partial(masked_items, self.masking, masks)
+
     def ranker(self, similarity: Similarity) -> Scorer:
         """Return the scores of whole catalogues, with keys computed once."""
         tables = self.tables()
         keys = self.fusion.key(tables, similarity)[1:]
+        cloze = self.targets == "cloze"
 
         def score(history: History) -> Tensor:
-            states = {name: s[:, -1] for name, s in self.states(history, tables).items()}
+            asked = question(history) if cloze else history
+            states = {name: s[:, -1] for name, s in self.states(asked, tables).items()}
             return self.fusion.query(states, similarity) @ keys.T
 
         return score

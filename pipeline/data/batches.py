@@ -6,7 +6,7 @@ on the left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.negatives import Pool
 from pipeline.values import Sequences
 
 Split = Literal["valid", "test"]
@@ -25,7 +26,14 @@ class History:
     """All that a backbone may see: targets cannot leak in."""
 
     items: Tensor
-    """[B, L] long, right-aligned, 0 = padding."""
+    """[B, L] long, right-aligned, 0 = padding or masked."""
+    masked: Tensor | None = None
+    """[B, L] bool, the positions to be told from the others; None where the next item is."""
+
+    def to(self, device: str) -> History:
+        """Return the history on a device."""
+        masked = None if self.masked is None else self.masked.to(device)
+        return History(self.items.to(device), masked)
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,15 @@ class Batch:
 
     history: History
     targets: Tensor
-    """[B, L] long; the item that follows each position, 0 = no loss here."""
+    """[B, L] long; the item that each position's state is to find, 0 = no loss here."""
     negatives: Tensor
-    """[B, M] long, drawn uniformly from a pool, shared by the positions of a history."""
+    """[B, M] long, drawn from a pool, shared by the positions of a history; M = 0 for losses
+    without."""
 
     def to(self, device: str) -> Batch:
         """Return the batch on a device."""
         return Batch(
-            History(self.history.items.to(device)),
+            self.history.to(device),
             self.targets.to(device),
             self.negatives.to(device),
         )
@@ -76,6 +85,22 @@ class Windows:
         targets = np.where(counted, self.events[place + 1], 0)
         return inputs, targets
 
+    def sequences(self, rows: np.ndarray) -> np.ndarray:
+        """Return the events [B, L+1] int64 of some windows: inputs and last target, padded."""
+        index = self.last[rows, None] - self.length + np.arange(self.length + 1)
+        place = self.start[rows, None] + np.maximum(index, 0)
+        return np.where(index >= 0, self.events[place], 0)
+
+
+Examples = Callable[[Windows, np.ndarray], tuple[History, Tensor]]
+"""Some windows (by row) to histories and targets [B, L]."""
+
+
+def next_items(cut: Windows, rows: np.ndarray) -> tuple[History, Tensor]:
+    """Return histories [B, L] of some windows and the item that follows each position."""
+    inputs, targets = cut.take(rows)
+    return History(torch.from_numpy(inputs)), torch.from_numpy(targets)
+
 
 def windows(data: Sequences, length: int, positions: Literal["all", "last"]) -> Windows:
     """Cut the training events into histories.
@@ -98,24 +123,18 @@ def windows(data: Sequences, length: int, positions: Literal["all", "last"]) -> 
 
 def epoch(
     cut: Windows,
-    pool: Tensor,
+    examples: Examples,
+    pool: Pool,
     negatives: int,
     batch_size: int,
     order: torch.Generator,
     draw: torch.Generator,
 ) -> Iterator[Batch]:
-    """Yield one pass over all windows in random order, with fresh negatives for every step.
-
-    pool: [P] long, the items that negatives are drawn from, uniformly.
-    """
+    """Yield one pass over all windows in random order, with fresh negatives for every step."""
     shuffled = torch.randperm(len(cut), generator=order).numpy()
     for start in range(0, len(shuffled), batch_size):
-        inputs, targets = cut.take(shuffled[start : start + batch_size])
-        yield Batch(
-            History(torch.from_numpy(inputs)),
-            torch.from_numpy(targets),
-            pool[torch.randint(len(pool), (len(inputs), negatives), generator=draw)],
-        )
+        history, targets = examples(cut, shuffled[start : start + batch_size])
+        yield Batch(history, targets, pool.draw(len(targets), negatives, draw))
 
 
 @dataclass(frozen=True)

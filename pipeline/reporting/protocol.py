@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import naming
 from pipeline.cells import cells
-from pipeline.config import Params, Split, Strata
+from pipeline.config import GBCELoss, Loss, Params, SampledSoftmaxLoss, SoftmaxLoss, Split, Strata
 from pipeline.naming import flat
 
 SYNTHETIC = "synthetic: generated data, not a measurement of real users"
@@ -38,9 +38,7 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
         f"on validation NDCG@{train.monitor_k}",
         "width": str(train.width),
         "seeds": ", ".join(str(seed) for seed in train.seeds),
-        "loss": f"{train.loss.name}, {train.loss.negatives} negatives from "
-        f"{NEGATIVES_FROM[train.loss.negatives_from]}, {train.loss.similarity} / "
-        f"{train.loss.temperature:g}; ranked by {train.ranking}",
+        "loss": f"{loss(train.loss)}; ranked by {train.ranking}",
     }
     if variants := own_values(params, dataset):
         lines["variants"] = "; ".join(f"{name} is {text}" for name, text in variants.items())
@@ -49,6 +47,23 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
         quick = f" ({QUICK_LOOK})" if is_quick(params, dataset) else ""
         lines["overrides"] = words(flat(block.train, "train")) + quick
     return lines
+
+
+def loss(how: Loss) -> str:
+    """Return the ranking loss in words."""
+    if isinstance(how, SoftmaxLoss):
+        what = "softmax over the whole catalogue"
+    else:
+        plural = "" if how.negatives == 1 else "s"
+        what = f"{how.name}, {how.negatives} negative{plural} from "
+        # Drawn by counts, an item without a training event has no chance.
+        what += NEGATIVES_FROM["trained" if how.draw_power > 0 else how.negatives_from]
+    if isinstance(how, SampledSoftmaxLoss):
+        by = f"by training events ^ {how.sampling_power:g}" if how.draw_power > 0 else "uniformly"
+        what += f" drawn {by}, log-q corrected"
+    if isinstance(how, GBCELoss):
+        what += f", calibration {how.calibration:g}"
+    return f"{what}, {how.similarity} / {how.temperature:g}"
 
 
 def own_values(params: Params, dataset: str) -> dict[str, str]:

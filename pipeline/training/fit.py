@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainConfig
 from pipeline.data.batches import HeldOut, Windows, epoch, held_out, windows
+from pipeline.data.negatives import Pool
 from pipeline.errors import DataError
 from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.heap import keep_freed_memory
@@ -146,11 +147,7 @@ class _Trainer:
     device: str
 
     def __post_init__(self) -> None:
-        trained = self.config.loss.negatives_from == "trained"
-        counts = self.data.train_counts()
-        self.pool = torch.from_numpy(
-            np.flatnonzero(counts) if trained else np.arange(1, len(counts))
-        )
+        self.pool = Pool.of(self.config.loss, self.data.train_counts())
         free = {}
         for name, parameter in self.modules.named_parameters():
             inner = name.removeprefix("model.")
@@ -227,6 +224,7 @@ class _Trainer:
         name = (self.phase.name, number)
         order = generator(self.seed, "order", *name)
         draw = generator(self.seed, "negatives", *name)
+        examples = model.examples(generator(self.seed, "cloze", *name))
         adapters = [m for m in model.modules() if isinstance(m, Adapter)]
         total = torch.zeros((), device=self.device)
         steps = 0
@@ -234,7 +232,13 @@ class _Trainer:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive(self.seed, "dropout", *name))
             for batch in epoch(
-                self.cut, self.pool, config.loss.negatives, config.batch_size, order, draw
+                self.cut,
+                examples,
+                self.pool,
+                config.loss.negatives,
+                config.batch_size,
+                order,
+                draw,
             ):
                 placed = batch.to(self.device)
                 self.optimizer.zero_grad(set_to_none=True)

@@ -12,10 +12,10 @@ import torch
 from safetensors.numpy import load, save
 
 from pipeline import config, naming
-from pipeline.backbones import sasrec
+from pipeline.backbones import bert4rec, sasrec
 from pipeline.data.batches import History, held_out
 from pipeline.evaluation.ranks import ndcg, rank
-from pipeline.model import Adapter, Method, Parts, Untrained
+from pipeline.model import Adapter, Backbone, Method, Parts, Untrained
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import read_yaml
 from pipeline.training.fit import fit, initialised
@@ -30,16 +30,29 @@ def module_of(name: str) -> ModuleType:
 
 
 TRAINED = [n for n in BLOCKS if module_of(n).build.__annotations__["return"] == "Method"]
+CASES = [(name, "sasrec") for name in TRAINED] + [("id", "bert4rec"), ("spectran", "bert4rec")]
+"""Every method with next-item targets, and two with cloze targets."""
 
 
-def make(name: str, params: config.Params, inputs: Any, seed: int = 0) -> Method | Untrained:
+def encoder(name: str, width: int, dropout: float) -> Backbone:
+    if name == "sasrec":
+        sizes = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
+        return sasrec.build(sizes, width, dropout)
+    cloze = bert4rec.Config(
+        history=5, blocks=1, heads=1, inner=4, rho=0.2, last_only=0.5, init_std=0.02, norm_eps=1e-12
+    )
+    return bert4rec.build(cloze, width, dropout)
+
+
+def make(
+    name: str, params: config.Params, inputs: Any, seed: int = 0, backbone: str = "sasrec"
+) -> Method | Untrained:
     settings = naming.settings("methods", name, params.methods)
     train = params.train
-    sizes = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
     parts = Parts(
         train,
-        lambda width: sasrec.build(sizes, width, train.dropout),
-        lambda: ranking_loss(train.loss),
+        lambda width: encoder(backbone, width, train.dropout),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     return initialised(lambda: module_of(name).build(settings, inputs, parts), seed)
 
@@ -48,9 +61,10 @@ def adapters(method: Method) -> list[Adapter]:
     return [m for m in method.model.modules() if isinstance(m, Adapter)]
 
 
-@pytest.fixture(params=TRAINED)
+@pytest.fixture(params=CASES, ids="-".join)
 def method(request: pytest.FixtureRequest, params: config.Params, inputs: Any) -> Method:
-    made = make(request.param, params, inputs)
+    name, backbone = request.param
+    made = make(name, params, inputs, backbone=backbone)
     assert isinstance(made, Method)
     return made
 
@@ -110,8 +124,8 @@ def test_saved_state_restores_the_scores(
 ) -> None:
     fit(method, inputs.sequences, params.train, 0)
     content = save({n: t.numpy() for n, t in method.model.state_dict().items()})
-    name = request.node.callspec.params["method"]
-    again = make(name, params, inputs, seed=7)
+    name, backbone = request.node.callspec.params["method"]
+    again = make(name, params, inputs, seed=7, backbone=backbone)
     assert isinstance(again, Method)
     again.model.load_state_dict({n: torch.from_numpy(a) for n, a in load(content).items()})
     history = History(held_out(inputs.sequences, "test").histories(slice(0, 20), 5))
@@ -127,9 +141,13 @@ def test_frozen_inputs_are_not_saved(method: Method, inputs: Any) -> None:
 
 
 def test_learns_a_walk_of_twenty_users(method: Method, params: config.Params, inputs: Any) -> None:
-    """Every user walks up the catalogue: after 60 epochs the next item is among the first."""
+    """Every user walks up the catalogue: after 60 epochs the next item is among the first.
+
+    An epoch of cloze targets asks for one or two items of a sequence instead of three.
+    """
+    epochs = {"next": 60, "cloze": 150}[method.model.targets]
     train = params.train.model_copy(
-        update={"max_epochs": 60, "patience": 60, "dropout": 0.0, "learning_rate": 1e-2}
+        update={"max_epochs": epochs, "patience": epochs, "dropout": 0.0, "learning_rate": 1e-2}
     )
     data: Sequences = inputs.sequences
     fit(method, data, train, 0)

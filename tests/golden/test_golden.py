@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from pipeline import naming
-from pipeline.backbones import sasrec
-from pipeline.config import Params
+from pipeline.backbones import bert4rec, sasrec
+from pipeline.config import Loss, Params, TrainConfig
 from pipeline.encoders import open_encoder
-from pipeline.model import Method, Parts
+from pipeline.model import Backbone, Method, Parts
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import read_yaml
 from pipeline.training.fit import fit, initialised
@@ -47,22 +49,60 @@ def compare(stage: str, name: str, found: list[float], tolerance: float) -> None
     assert np.allclose(found, known["values"], rtol=tolerance, atol=tolerance), moved
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_first_losses(name: str, params: Params, inputs: Any) -> None:
+SAMPLED = {"negatives": 6, "negatives_from": "trained", "similarity": "cosine", "temperature": 0.07}
+LOSSES: dict[str, dict[str, Any]] = {
+    "softmax": {"similarity": "cosine", "temperature": 0.07},
+    "sampled_softmax": {**SAMPLED, "sampling_power": 0.5},
+    "bce": {**SAMPLED},
+    "gbce": {**SAMPLED, "calibration": 0.75},
+}
+
+
+def first_losses(
+    method: str, params: Params, inputs: Any, encoder: Callable[[int], Backbone], train: TrainConfig
+) -> list[float]:
     """Twenty epochs of three steps each; other CPUs may differ in the last bits of every step."""
-    train = params.train.model_copy(update={"max_epochs": 20, "patience": 20})
-    sizes = sasrec.Config(history=5, blocks=2, heads=1, init_std=0.02, norm_eps=1e-8)
-    parts = Parts(
-        train,
-        lambda width: sasrec.build(sizes, width, train.dropout),
-        lambda: ranking_loss(train.loss),
-    )
-    settings = naming.settings("methods", name, params.methods)
-    build = naming.module("methods", name).build
+    train = train.model_copy(update={"max_epochs": 20, "patience": 20})
+    counts = inputs.sequences.train_counts()
+    parts = Parts(train, encoder, lambda: ranking_loss(train.loss, counts))
+    settings = naming.settings("methods", method, params.methods)
+    build = naming.module("methods", method).build
     made = initialised(lambda: build(settings, inputs, parts), 0)
     assert isinstance(made, Method)
     curves = fit(made, inputs.sequences, train, 0).curves
-    compare("train", name, [v for _, _, kind, v in curves if kind == "train/loss"], 1e-4)
+    return [v for _, _, kind, v in curves if kind == "train/loss"]
+
+
+def small_sasrec(params: Params) -> Callable[[int], Backbone]:
+    sizes = sasrec.Config(history=5, blocks=2, heads=1, init_std=0.02, norm_eps=1e-8)
+    return lambda width: sasrec.build(sizes, width, params.train.dropout)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_first_losses(name: str, params: Params, inputs: Any) -> None:
+    found = first_losses(name, params, inputs, small_sasrec(params), params.train)
+    compare("train", name, found, 1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_first_values_of_other_losses(name: str, params: Params, inputs: Any) -> None:
+    block = TypeAdapter(Loss).validate_python({"name": name, **LOSSES[name]})
+    train = params.train.model_copy(update={"loss": block})
+    found = first_losses("id", params, inputs, small_sasrec(params), train)
+    compare("train", f"id, {name}", found, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["id", "spectran"])
+def test_first_losses_with_cloze_targets(name: str, params: Params, inputs: Any) -> None:
+    sizes = bert4rec.Config(
+        history=5, blocks=2, heads=1, inner=4, rho=0.4, last_only=0.1, init_std=0.02, norm_eps=1e-12
+    )
+
+    def encoder(width: int) -> Backbone:
+        return bert4rec.build(sizes, width, params.train.dropout)
+
+    found = first_losses(name, params, inputs, encoder, params.train)
+    compare("train", f"{name}, bert4rec", found, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["hash", "minilm"])

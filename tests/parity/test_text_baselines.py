@@ -255,7 +255,7 @@ def build(name: str, inputs: Any, width: int, **changes: Any) -> Method:
     parts = Parts(
         train,
         lambda width: sasrec.build(sizes, width, 0.0),
-        lambda: ranking_loss(train.loss),
+        lambda: ranking_loss(train.loss, np.ones(len(inputs.catalog) + 1)),
     )
     made = naming.module("methods", name).build(settings(name, **changes), inputs, parts)
     assert isinstance(made, Method)

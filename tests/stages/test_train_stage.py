@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from pipeline import artifacts
@@ -44,7 +45,7 @@ def write(root: Path, **train: Any) -> None:
     """Set the training values of `demo`."""
     content = yaml.safe_load((root / "params.yaml").read_text())
     content["datasets"]["demo"]["train"] = train
-    (root / "params.yaml").write_text(yaml.safe_dump(content))
+    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def train(*words: str) -> Result:
@@ -97,6 +98,18 @@ def test_methods_with_text_train(project: Path, method: str) -> None:
     write(project, **SMALL | {"seeds": [0], "max_epochs": 1})
     assert train("demo", "hash", "sasrec", method).exit_code == 0
     assert len(made(project / "artifacts")) == 3
+
+
+def test_masked_items_and_the_full_softmax_train(project: Path) -> None:
+    """Another kind of targets and a loss without negatives, both by settings alone."""
+    loss = {"name": "softmax", "similarity": "dot", "temperature": 1.0}
+    write(project, **SMALL | {"seeds": [0], "max_epochs": 1, "loss": loss})
+    done = train("demo", "none", "bert4rec", "id")
+    assert done.exit_code == 0, done.output
+    assert len(made(project / "artifacts")) == 3
+    model = project / "artifacts" / "models/demo/none/bert4rec/id/0.safetensors"
+    with safe_open(model, "np") as file:
+        assert file.get_slice("backbones.item.positions").get_shape() == [11, 8]
 
 
 @pytest.mark.parametrize("words", [("none", "popularity"), ("hash", "text_neighbour")])

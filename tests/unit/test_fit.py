@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,24 @@ from torch import Tensor, nn
 
 from pipeline import config, naming
 from pipeline.adapters import IdTable
-from pipeline.backbones import sasrec
+from pipeline.backbones import bert4rec, sasrec
 from pipeline.data.batches import Batch
 from pipeline.errors import DataError
-from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
+from pipeline.model import Backbone, Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Progress, fit, initialised
+
+
+def causal(width: int, dropout: float) -> Backbone:
+    sizes = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
+    return sasrec.build(sizes, width, dropout)
+
+
+def cloze(width: int, dropout: float) -> Backbone:
+    sizes = bert4rec.Config(
+        history=5, blocks=1, heads=1, inner=4, rho=0.4, last_only=0.1, init_std=0.02, norm_eps=1e-12
+    )
+    return bert4rec.build(sizes, width, dropout)
 
 
 def method(
@@ -27,16 +40,13 @@ def method(
     seed: int = 0,
     dropout: float = 0.2,
     name: str = "spectran",
+    backbone: Callable[[int, float], Backbone] = causal,
 ) -> Method:
     train = params.train
     parts = Parts(
         train,
-        lambda width: sasrec.build(
-            sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8),
-            width,
-            dropout,
-        ),
-        lambda: ranking_loss(train.loss),
+        lambda width: backbone(width, dropout),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     settings = naming.settings("methods", name, params.methods)
     build = naming.module("methods", name).build
@@ -66,18 +76,28 @@ class Dies(Checkpoint):
             raise Killed
 
 
-@pytest.mark.parametrize("name", ["spectran", "unisrec", "rlmrec", "llm_esr"])
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        *((name, causal) for name in ("spectran", "unisrec", "rlmrec", "llm_esr")),
+        ("spectran", cloze),
+    ],
+)
 def test_resumed_run_equals_an_uninterrupted_one(
-    name: str, params: config.Params, inputs: Any
+    name: str, backbone: Callable[[int, float], Backbone], params: config.Params, inputs: Any
 ) -> None:
-    """Among them noise in the table, a loss with parameters of its own, a shared backbone."""
+    """Noise in the table, a loss with parameters of its own, a shared backbone, masks."""
+
+    def made(seed: int = 0) -> Method:
+        return method(params, inputs, seed, name=name, backbone=backbone)
+
     train = params.train.model_copy(update={"max_epochs": 5, "weight_decay": 0.01})
-    whole = fit(method(params, inputs, name=name), inputs.sequences, train, 3)
+    whole = fit(made(), inputs.sequences, train, 3)
     checkpoint = Dies(after=2)
     with pytest.raises(Killed):
-        fit(method(params, inputs, name=name), inputs.sequences, train, 3, checkpoint=checkpoint)
+        fit(made(), inputs.sequences, train, 3, checkpoint=checkpoint)
     torch.rand(5)  # what else the process drew must not matter
-    again = method(params, inputs, seed=9, name=name)
+    again = made(seed=9)
     resumed = fit(again, inputs.sequences, train, 3, checkpoint=checkpoint)
     assert resumed.curves == whole.curves
     for (name, a), b in zip(
@@ -115,10 +135,8 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
     train = params.train
     parts = Parts(
         train,
-        lambda width: sasrec.build(
-            sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8), width, 0.0
-        ),
-        lambda: ranking_loss(train.loss),
+        lambda width: causal(width, 0.0),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     made = initialised(lambda: single(IdTable(len(inputs.catalog), 8, 0.02), parts), 0)
     first = made.phases[0]

@@ -35,7 +35,7 @@ def build(
     parts = Parts(
         train,
         lambda width: sasrec.build(sizes, width, 0.0),
-        lambda: ranking_loss(train.loss),
+        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     make = naming.module("methods", name).build
     made = initialised(lambda: make(settings, inputs, parts), 0)

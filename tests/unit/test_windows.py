@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.batches import epoch, held_out, windows
+from pipeline.data.batches import epoch, held_out, next_items, windows
+from pipeline.data.negatives import Pool
 from pipeline.randomness import generator
 from pipeline.values import Sequences
 
@@ -90,9 +91,9 @@ def test_seen_items_are_distinct_and_padded() -> None:
 
 def test_an_epoch_visits_every_window_once_with_fresh_negatives() -> None:
     cut = windows(sequences([4] * 10), 3, "all")
-    pool = torch.tensor([2, 4])
+    pool = Pool(torch.tensor([2, 4]), None)
     streams = (generator(0, "order"), generator(0, "negatives"))
-    batches = list(epoch(cut, pool, 50, 4, *streams))
+    batches = list(epoch(cut, next_items, pool, 50, 4, *streams))
     assert [len(b.targets) for b in batches] == [4, 4, 2]
     assert all(set(b.negatives.flatten().tolist()) == {2, 4} for b in batches)
     assert not torch.equal(batches[0].negatives, batches[1].negatives)
