@@ -124,6 +124,9 @@ RANKS = Table(
 """For every validation and test user, how many other candidates score strictly better than the
 target and how many equal it, among all items and among items outside the user's input history."""
 
+TUNED = Artifact("tuned", f"tuned/{CELL}.json", f"spectran tune {CELL.replace('/', ' ')}")
+"""Trials of a search for settings, the best of them, and what they depend on; no clock."""
+
 METRICS = Table(
     "metrics",
     "metrics/{dataset}.parquet",
@@ -189,6 +192,7 @@ ALL: Sequence[Artifact] = (
     MODEL,
     CURVES,
     RANKS,
+    TUNED,
     METRICS,
     COMPARISONS,
 )

@@ -343,6 +343,32 @@ class TrainConfig(Strict):
         return self
 
 
+# ---------------------------------------------------------------- tune
+
+Choice = bool | int | float | str | None
+"""One value that a search may try; checked by the model that the key belongs to."""
+
+Choices = Annotated[list[Choice], Field(min_length=1)]
+
+
+class Tune(Strict):
+    """Search for settings of a method: what may be tried, and how often."""
+
+    trials: Positive
+    """Configurations tried for every method; fewer only where fewer exist."""
+    random_trials: Positive
+    """The first ones, the present values included, that are drawn before results guide the rest."""
+    seed: int
+    """Of the draws."""
+    train_seed: int
+    """Seed that every configuration is trained with."""
+    space: dict[str, Choices]
+    """For all methods: `train.KEY` -> values."""
+    methods: dict[str, dict[str, Choices]]
+    """Method -> its own keys (or further `train.KEY`) -> values; variants take those of their
+    file."""
+
+
 # ---------------------------------------------------------------- evaluate
 
 
@@ -435,6 +461,7 @@ class Params(Strict):
     backbones: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, Any]]
     train: TrainConfig
+    tune: Tune
     evaluate: EvaluateConfig
     download: Download
 

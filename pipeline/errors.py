@@ -21,6 +21,10 @@ class DataError(SpectranError):
     """The user's data are not what the parameters promise."""
 
 
+class DivergedError(DataError):
+    """A loss or a score is not finite: these settings cannot be trained."""
+
+
 class ArtifactError(SpectranError):
     """A file exchanged between stages is missing, altered, or made from other inputs."""
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.ranks import rank, table
 from pipeline.files import sha256_file
 from pipeline.model import Backbone, Method, MethodConfig, Objective, Parts, Scorer, Untrained
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.training.fit import Checkpoint, Log, fit, initialised
+from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 
@@ -166,6 +166,27 @@ class Experiment:
         code = [sha256_file(path) for path in self.code]
         return {**self.provenance, "code": code, "seed": seed, "torch": torch.__version__}
 
+    def fit_seed(
+        self,
+        seed: int,
+        *,
+        device: str,
+        checkpoint: Checkpoint,
+        log: Log,
+        advance: Callable[[int], None],
+    ) -> Fitted:
+        """Train one seed of a trained method. Validation users are ranked, test users are not."""
+        return fit(
+            initialised(self.build, seed),  # type: ignore[arg-type]
+            self.inputs.sequences,
+            self.train,
+            seed,
+            device=device,
+            checkpoint=checkpoint,
+            log=log,
+            advance=advance,
+        )
+
     def run_seed(
         self,
         seed: int,
@@ -176,20 +197,12 @@ class Experiment:
         advance: Callable[[int], None],
     ) -> dict[str, Any]:
         """Train one seed and rank both held-out splits."""
-        made = self._made(seed)
-        if isinstance(made, Untrained):
+        if not self.trained:
+            made = self.build()
+            assert isinstance(made, Untrained)
             ranks = self._ranks(made.scorer, made.length, "cpu")
             return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
-        fitted = fit(
-            made,
-            self.inputs.sequences,
-            self.train,
-            seed,
-            device=device,
-            checkpoint=checkpoint,
-            log=log,
-            advance=advance,
-        )
+        fitted = self.fit_seed(seed, device=device, checkpoint=checkpoint, log=log, advance=advance)
         fitted.model.eval()
         with torch.inference_mode():
             scorer = fitted.model.ranker(self.train.ranking)
@@ -214,11 +227,6 @@ class Experiment:
             artifacts.MODEL.save(root, result["model"], items=items, params=params, **cell)
             artifacts.CURVES.save(root, result["curves"], items=items, params=params, **cell)
         artifacts.RANKS.save(root, result["ranks"], items=items, params=params, **cell)
-
-    def _made(self, seed: int) -> Method | Untrained:
-        if not self.trained:
-            return self.build()
-        return initialised(self.build, seed)  # type: ignore[arg-type]
 
     def _ranks(self, scorer: Scorer, length: int, device: str) -> pa.Table:
         data = self.inputs.sequences

@@ -62,6 +62,7 @@ def check(run: Run) -> None:
         problems += str(error).splitlines()
     else:
         problems += blocks(params)
+        problems += tuning(params)
         problems += grid(params)
         problems += revisions(run)
         problems += graph(run.base, params)
@@ -103,6 +104,13 @@ def blocks(params: Params) -> Iterator[str]:
                 f"params.yaml: datasets.{name}.source.format: {dataset.source.format} is unknown."
                 f"{near_miss(dataset.source.format, formats)}"
             )
+
+
+def tuning(params: Params) -> Iterator[str]:
+    """Yield what is wrong with the lists that `spectran tune` searches."""
+    from pipeline.tuning.space import mistakes
+
+    yield from mistakes(params)
 
 
 def unpinned(params: Params) -> Iterator[str]:

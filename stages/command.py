@@ -80,7 +80,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "json": (JsonOption, False),
     "quiet": (QuietOption, False),
 }
-_STAGE: dict[str, tuple[Any, Any]] = {
+_WRITES: dict[str, tuple[Any, Any]] = {
     "out": (OutOption, None),
     "set": (SetOption, None),
     "force": (ForceOption, False),
@@ -108,14 +108,19 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    *examples: str, stage: bool = False, compute: bool = False, name: str | None = None
+    *examples: str,
+    stage: bool = False,
+    writes: bool = False,
+    compute: bool = False,
+    name: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command and return the plain function, so that tests call it with a Run.
 
-    stage: it writes artifacts (adds --out, --set, --force, --dry-run).
+    stage: it is a stage of dvc.yaml, and writes.
+    writes: it writes artifacts (adds --out, --set, --force, --dry-run).
     compute: it does long arithmetic (adds --device, --threads).
     """
-    options = dict(_COMMON) | (_STAGE if stage else {}) | (_COMPUTE if compute else {})
+    options = dict(_COMMON) | (_WRITES if stage or writes else {}) | (_COMPUTE if compute else {})
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         title = name or function.__name__.rstrip("_").replace("_", "-")

@@ -165,9 +165,12 @@ class Run:
         memory_bytes: int,
         disk_bytes: int,
         device: str | None = None,
+        more: Mapping[str, Any] | None = None,
+        text: str = "",
     ) -> bool:
         """Print device and estimated memory and disk; return True when --dry-run stops here.
 
+        more, text: what --dry-run shows beside files, with --json and without.
         Otherwise work begins, and remains of killed runs are removed.
         Raises ResourceError when the machine lacks the memory or the disk.
         """
@@ -199,9 +202,10 @@ class Run:
                 "device": device,
                 "memory_bytes": memory_bytes,
                 "disk_bytes": disk_bytes,
+                **(more or {}),
             }
             lines = [f"reads  {p}{'' if p.exists() else '   (missing)'}" for p in reads]
-            lines += [f"writes {p}" for p in writes]
+            lines += [f"writes {p}" for p in writes] + ([text] if text else [])
             self.show(plan, "\n".join(lines))
         else:
             remove_orphans(self.target / TEMPORARY)

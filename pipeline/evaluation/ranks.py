@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import HeldOut, History
-from pipeline.errors import DataError
+from pipeline.errors import DivergedError
 from pipeline.model import Scorer
 
 CHUNK_BYTES = 64_000_000
@@ -28,7 +28,7 @@ def rank(
 ) -> dict[str, np.ndarray]:
     """Return int64 arrays [n]: greater, equal, greater_unseen, equal_unseen, candidates_unseen.
 
-    Raises DataError when a score is NaN.
+    Raises DivergedError when a score is NaN.
     """
     rows = max(1, CHUNK_BYTES // (4 * num_items))
     parts: list[Tensor] = []
@@ -47,7 +47,9 @@ def _count(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
     """Return [B, 5] counts; scores [B, N], targets [B], seen [B, S] with 0 = padding."""
     own = scores.gather(1, targets[:, None] - 1)
     if torch.isnan(scores).any():
-        raise DataError("ranking: a score is NaN. The model diverged: lower train.learning_rate.")
+        raise DivergedError(
+            "ranking: a score is NaN. The model diverged: lower train.learning_rate."
+        )
     greater = (scores > own).sum(1)
     equal = (scores == own).sum(1) - 1
     counted = (seen > 0) & (seen != targets[:, None])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.config import TrainConfig
 from pipeline.data.batches import HeldOut, Windows, epoch, held_out, windows
 from pipeline.data.negatives import Pool
-from pipeline.errors import DataError
+from pipeline.errors import DataError, DivergedError
 from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.heap import keep_freed_memory
 from pipeline.model import Adapter, Method, Phase, SeqModel
@@ -64,6 +64,8 @@ class Fitted:
 
     model: SeqModel
     curves: list[Curve]
+    best_value: float
+    """What early stopping watched, in the best epoch of the last phase."""
     best_epoch: int
     seconds: float
 
@@ -98,8 +100,8 @@ def fit(
 ) -> Fitted:
     """Train all phases and return the model in the best state of the last one.
 
-    Raises DataError when there is nothing to train on or validate with, or when the loss is not
-    finite.
+    Raises DataError when there is nothing to train on or validate with, and DivergedError when
+    the loss or a score is not finite.
     """
     checkpoint = checkpoint or Checkpoint()
     cut = windows(data, method.model.length, config.positions)
@@ -117,7 +119,9 @@ def fit(
             modules, method, method.phases[place], data, cut, valid, config, seed, device
         )
         trainer.run(progress, checkpoint, log, advance)
-    return Fitted(method.model, progress.curves, progress.best_epoch, progress.seconds)
+    return Fitted(
+        method.model, progress.curves, progress.best_value, progress.best_epoch, progress.seconds
+    )
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
@@ -256,7 +260,7 @@ class _Trainer:
                 advance(len(batch.targets))
         mean = float(total) / steps
         if not np.isfinite(mean):
-            raise DataError(
+            raise DivergedError(
                 f"train: the loss is {mean} in phase {self.phase.name}, epoch {number}, learning "
                 f"rate {config.learning_rate}. Lower train.learning_rate, or look at the inputs."
             )

@@ -17,7 +17,7 @@ from stages.run import Run
 APP = build()
 TREE = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "polars", "pyarrow", "pydantic", "scipy", "matplotlib"}
-HEAVY |= {"sentence_transformers", "transformers", "numpy", "yaml", "psutil", "rich"}
+HEAVY |= {"sentence_transformers", "transformers", "numpy", "yaml", "psutil", "rich", "optuna"}
 
 
 def program(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ LAYERS = (
     {"adapters", "backbones", "objectives", "fusion"},
     {"methods"},
     {"experiment"},
+    {"tuning"},
 )
 """A module imports from its own layer and the ones before it."""
 
