@@ -107,9 +107,9 @@ class Experiment:
         inputs.check()
         _ = inputs.sequences
         if trained:
-            encoder_code.build(
-                backbone, train.width, train.dropout
-            )  # refuses sizes that do not fit
+            # Refuses sizes that do not fit.
+            built: Backbone = encoder_code.build(backbone, train.width, train.dropout)
+            _has_times(cell, built, inputs)
         build = _builder(found, encoder_code, method, backbone, inputs, train)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
         return cls(cell, train, method, backbone, inputs, revision, build, trained, code)
@@ -178,7 +178,7 @@ class Experiment:
         """Train one seed and rank both held-out splits."""
         made = self._made(seed)
         if isinstance(made, Untrained):
-            ranks = self._ranks(made.scorer, made.length, "cpu")
+            ranks = self._ranks(made.scorer, made.length, "cpu", times=False)
             return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
         fitted = fit(
             made,
@@ -192,8 +192,9 @@ class Experiment:
         )
         fitted.model.eval()
         with torch.inference_mode():
-            scorer = fitted.model.ranker(self.train.ranking)
-            ranks = self._ranks(scorer, fitted.model.length, device)
+            model = fitted.model
+            scorer = model.ranker(self.train.ranking)
+            ranks = self._ranks(scorer, model.length, device, times=model.reads_times)
         state = {n: t.cpu().numpy() for n, t in fitted.model.state_dict().items()}
         columns = list(zip(*fitted.curves, strict=True))
         curves = pa.table(dict(zip(("epoch", "phase", "name", "value"), columns, strict=True)))
@@ -220,11 +221,11 @@ class Experiment:
             return self.build()
         return initialised(self.build, seed)  # type: ignore[arg-type]
 
-    def _ranks(self, scorer: Scorer, length: int, device: str) -> pa.Table:
+    def _ranks(self, scorer: Scorer, length: int, device: str, *, times: bool) -> pa.Table:
         data = self.inputs.sequences
         counts = []
         for split in SPLITS:
-            held = held_out(data, split)
+            held = held_out(data, split, times=times)
             counts.append((split, held, rank(scorer, held, length, data.num_items, device)))
         return table(counts, data.train_counts())
 
@@ -256,6 +257,16 @@ def _builder(
         return made
 
     return build
+
+
+def _has_times(cell: Mapping[str, str], backbone: Backbone, inputs: CellInputs) -> None:
+    """Raise ConfigError when the backbone reads times that the data set does not have."""
+    if backbone.reads_times and inputs.sequences.times is None:
+        raise ConfigError(
+            f"params.yaml: backbones.{cell['backbone']} reads the times of events, but data set "
+            f"{cell['dataset']} has no times: its log knows only an order, or misses the time of "
+            "some event. Turn the setting off that reads times, or use another backbone."
+        )
 
 
 def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bool) -> None:

@@ -64,6 +64,8 @@ class Backbone(nn.Module):
     width: int
     length: int
     """L."""
+    reads_times: bool = False
+    """Whether `forward` needs `history.times`; data without times are then refused."""
 
     @abstractmethod
     def forward(self, x_BLD: Tensor, history: History) -> Tensor:
@@ -104,6 +106,11 @@ class SeqModel(nn.Module):
     def length(self) -> int:
         """L of the longest history any backbone reads."""
         return max(_backbone(b).length for b in self.backbones.values())
+
+    @property
+    def reads_times(self) -> bool:
+        """Whether any backbone reads times."""
+        return any(_backbone(b).reads_times for b in self.backbones.values())
 
     def tables(self) -> Views:
         """Return every view's item table; computed once per step or evaluation."""

@@ -101,8 +101,9 @@ def fit(
     finite.
     """
     checkpoint = checkpoint or Checkpoint()
-    cut = windows(data, method.model.length, config.positions)
-    valid = held_out(data, "valid")
+    times = method.model.reads_times
+    cut = windows(data, method.model.length, config.positions, times=times)
+    valid = held_out(data, "valid", times=times)
     _check(cut, valid, data)
     modules = nn.ModuleDict({"model": method.model})
     for phase in method.phases:
