@@ -283,7 +283,9 @@ def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bo
         encoder = NONE
     if trained and backbone == NONE:
         mistakes.append(f"is trained: name a backbone instead of `{NONE}`")
-        backbone = next((name for name in params.backbones if name != NONE), "BACKBONE")
+        # One that the grid trains is likelier meant than the first in the file.
+        known = [*params.grid.plain.backbone, *params.grid.text.backbone, *params.backbones]
+        backbone = next((name for name in known if name != NONE), "BACKBONE")
     elif not trained and backbone != NONE:
         mistakes.append(f"is not trained, so its backbone is `{NONE}`, found {backbone}")
         backbone = NONE
