@@ -107,9 +107,9 @@ class Experiment:
         inputs.check()
         _ = inputs.sequences
         if trained:
-            encoder_code.build(
-                backbone, train.width, train.dropout
-            )  # refuses sizes that do not fit
+            # Refuses sizes that do not fit.
+            built: Backbone = encoder_code.build(backbone, train.width, train.dropout)
+            _has_times(cell, built, inputs)
         build = _builder(found, encoder_code, method, backbone, inputs, train)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
         return cls(cell, train, method, backbone, inputs, revision, build, trained, code)
@@ -200,13 +200,14 @@ class Experiment:
         if not self.trained:
             made = self.build()
             assert isinstance(made, Untrained)
-            ranks = self._ranks(made.scorer, made.length, "cpu")
+            ranks = self._ranks(made.scorer, made.length, "cpu", times=False)
             return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
         fitted = self.fit_seed(seed, device=device, checkpoint=checkpoint, log=log, advance=advance)
         fitted.model.eval()
         with torch.inference_mode():
-            scorer = fitted.model.ranker(self.train.ranking)
-            ranks = self._ranks(scorer, fitted.model.length, device)
+            model = fitted.model
+            scorer = model.ranker(self.train.ranking)
+            ranks = self._ranks(scorer, model.length, device, times=model.reads_times)
         state = {n: t.cpu().numpy() for n, t in fitted.model.state_dict().items()}
         columns = list(zip(*fitted.curves, strict=True))
         curves = pa.table(dict(zip(("epoch", "phase", "name", "value"), columns, strict=True)))
@@ -228,11 +229,11 @@ class Experiment:
             artifacts.CURVES.save(root, result["curves"], items=items, params=params, **cell)
         artifacts.RANKS.save(root, result["ranks"], items=items, params=params, **cell)
 
-    def _ranks(self, scorer: Scorer, length: int, device: str) -> pa.Table:
+    def _ranks(self, scorer: Scorer, length: int, device: str, *, times: bool) -> pa.Table:
         data = self.inputs.sequences
         counts = []
         for split in SPLITS:
-            held = held_out(data, split)
+            held = held_out(data, split, times=times)
             counts.append((split, held, rank(scorer, held, length, data.num_items, device)))
         return table(counts, data.train_counts())
 
@@ -269,6 +270,16 @@ def _builder(
     return build
 
 
+def _has_times(cell: Mapping[str, str], backbone: Backbone, inputs: CellInputs) -> None:
+    """Raise ConfigError when the backbone reads times that the data set does not have."""
+    if backbone.reads_times and inputs.sequences.times is None:
+        raise ConfigError(
+            f"params.yaml: backbones.{cell['backbone']} reads the times of events, but data set "
+            f"{cell['dataset']} has no times: its log knows only an order, or misses the time of "
+            "some event. Turn the setting off that reads times, or use another backbone."
+        )
+
+
 def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bool) -> None:
     """Raise ConfigError unless method, encoder and backbone belong together."""
     encoder, backbone = cell["encoder"], cell["backbone"]
@@ -283,7 +294,9 @@ def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bo
         encoder = NONE
     if trained and backbone == NONE:
         mistakes.append(f"is trained: name a backbone instead of `{NONE}`")
-        backbone = next((name for name in params.backbones if name != NONE), "BACKBONE")
+        # One that the grid trains is likelier meant than the first in the file.
+        known = [*params.grid.plain.backbone, *params.grid.text.backbone, *params.backbones]
+        backbone = next((name for name in known if name != NONE), "BACKBONE")
     elif not trained and backbone != NONE:
         mistakes.append(f"is not trained, so its backbone is `{NONE}`, found {backbone}")
         backbone = NONE

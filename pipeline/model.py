@@ -73,6 +73,8 @@ class Backbone(nn.Module):
     width: int
     length: int
     """L, events of the history."""
+    reads_times: bool = False
+    """Whether `forward` needs `history.times`; data without times are then refused."""
     masking: Masking | None = None
     """How training sequences are masked; only for cloze targets."""
 
@@ -133,6 +135,11 @@ class SeqModel(nn.Module):
     def length(self) -> int:
         """L of the longest history any backbone reads."""
         return max(_backbone(b).length for b in self.backbones.values())
+
+    @property
+    def reads_times(self) -> bool:
+        """Whether any backbone reads times."""
+        return any(_backbone(b).reads_times for b in self.backbones.values())
 
     def tables(self) -> Views:
         """Return every view's item table; computed once per step or evaluation."""

@@ -29,11 +29,14 @@ class History:
     """[B, L] long, right-aligned, 0 = padding or masked."""
     masked: Tensor | None = None
     """[B, L] bool, the positions to be told from the others; None where the next item is."""
+    times: Tensor | None = None
+    """[B, L] long, seconds since 1970, 0 = padding; None unless a backbone reads times."""
 
     def to(self, device: str) -> History:
         """Return the history on a device."""
         masked = None if self.masked is None else self.masked.to(device)
-        return History(self.items.to(device), masked)
+        times = None if self.times is None else self.times.to(device)
+        return History(self.items.to(device), masked, times)
 
 
 @dataclass(frozen=True)
@@ -70,26 +73,36 @@ class Windows:
     """[W] index (within the user) of the first target this window is responsible for."""
     length: int
     """L."""
+    times: np.ndarray | None
+    """[E] seconds, as in Sequences; None when nothing reads them."""
 
     def __len__(self) -> int:
         return len(self.start)
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs and targets [B, L] int64 of some windows."""
-        index = self.last[rows, None] - self.length + np.arange(self.length)
-        base = self.start[rows, None]
+        index = self._index(rows)
         held = index >= 0
-        place = base + np.maximum(index, 0)
+        place = self.start[rows, None] + np.maximum(index, 0)
         inputs = np.where(held, self.events[place], 0)
         counted = held & (index + 1 >= self.first[rows, None])
         targets = np.where(counted, self.events[place + 1], 0)
         return inputs, targets
+
+    def take_times(self, rows: np.ndarray) -> Tensor | None:
+        """Return when the inputs happened, [B, L] long, 0 = padding."""
+        return _times_at(self.times, self.start[rows, None], self._index(rows))
 
     def sequences(self, rows: np.ndarray) -> np.ndarray:
         """Return the events [B, L+1] int64 of some windows: inputs and last target, padded."""
         index = self.last[rows, None] - self.length + np.arange(self.length + 1)
         place = self.start[rows, None] + np.maximum(index, 0)
         return np.where(index >= 0, self.events[place], 0)
+
+    def _index(self, rows: np.ndarray) -> np.ndarray:
+        """Return the inputs' places within their users, [B, L]; negative = padding."""
+        found: np.ndarray = self.last[rows, None] - self.length + np.arange(self.length)
+        return found
 
 
 Examples = Callable[[Windows, np.ndarray], tuple[History, Tensor]]
@@ -99,11 +112,14 @@ Examples = Callable[[Windows, np.ndarray], tuple[History, Tensor]]
 def next_items(cut: Windows, rows: np.ndarray) -> tuple[History, Tensor]:
     """Return histories [B, L] of some windows and the item that follows each position."""
     inputs, targets = cut.take(rows)
-    return History(torch.from_numpy(inputs)), torch.from_numpy(targets)
+    history = History(torch.from_numpy(inputs), times=cut.take_times(rows))
+    return history, torch.from_numpy(targets)
 
 
-def windows(data: Sequences, length: int, positions: Literal["all", "last"]) -> Windows:
-    """Cut the training events into histories.
+def windows(
+    data: Sequences, length: int, positions: Literal["all", "last"], *, times: bool = False
+) -> Windows:
+    """Cut the training events into histories, with times when something reads them.
 
     all: every training event but a user's first is a target exactly once, its input being up to
     `length` events before it. A history longer than `length` needs several windows; a later one
@@ -113,12 +129,16 @@ def windows(data: Sequences, length: int, positions: Literal["all", "last"]) -> 
     users = np.flatnonzero(data.train_end >= 2)
     targets = data.train_end[users] - 1
     if positions == "last":
-        return Windows(data.items, data.offsets[users], targets, targets, length)
+        return Windows(
+            data.items, data.offsets[users], targets, targets, length, _times_of(data, times)
+        )
     pieces = -(-targets // length)
     owner = np.repeat(users, pieces)
     ordinal = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     last = np.minimum((ordinal + 1) * length, data.train_end[owner] - 1)
-    return Windows(data.items, data.offsets[owner], last, ordinal * length + 1, length)
+    return Windows(
+        data.items, data.offsets[owner], last, ordinal * length + 1, length, _times_of(data, times)
+    )
 
 
 def epoch(
@@ -151,15 +171,27 @@ class HeldOut:
     """[n] index of the target within the user."""
     events: np.ndarray
     """[E], as in Sequences."""
+    times: np.ndarray | None = None
+    """[E] seconds, as in Sequences; None when nothing reads them."""
 
     def __len__(self) -> int:
         return len(self.users)
 
+    def history(self, rows: slice, length: int) -> History:
+        """Return the last `length` events before each target, with times when they are read."""
+        times = _times_at(self.times, self.start[rows, None], self._index(rows, length))
+        return History(self.histories(rows, length), times=times)
+
     def histories(self, rows: slice, length: int) -> Tensor:
         """Return [B, L] long: the last `length` events before each target."""
-        index = self.at[rows, None] - length + np.arange(length)
+        index = self._index(rows, length)
         place = self.start[rows, None] + np.maximum(index, 0)
         return torch.from_numpy(np.where(index >= 0, self.events[place], 0))
+
+    def _index(self, rows: slice, length: int) -> np.ndarray:
+        """Return the inputs' places within their users, [B, L]; negative = padding."""
+        found: np.ndarray = self.at[rows, None] - length + np.arange(length)
+        return found
 
     def seen(self, rows: slice) -> Tensor:
         """Return [B, S] long: each user's distinct items before the target, 0 = padding."""
@@ -171,9 +203,25 @@ class HeldOut:
         return torch.from_numpy(np.stack([np.pad(x, (0, width - len(x))) for x in lists]))
 
 
-def held_out(data: Sequences, split: Split) -> HeldOut:
-    """Return the targets of a split; the input of each is everything before it."""
+def held_out(data: Sequences, split: Split, *, times: bool = False) -> HeldOut:
+    """Return the targets of a split; the input of each is everything before it.
+
+    times: whether something reads when the inputs happened.
+    """
     at = data.valid_at if split == "valid" else data.test_at
     users = np.flatnonzero(at >= 0)
     start = data.offsets[users]
-    return HeldOut(users, data.items[start + at[users]], start, at[users], data.items)
+    targets = data.items[start + at[users]]
+    return HeldOut(users, targets, start, at[users], data.items, _times_of(data, times))
+
+
+def _times_of(data: Sequences, read: bool) -> np.ndarray | None:
+    assert data.times is not None or not read, "data without times are refused before training"
+    return data.times if read else None
+
+
+def _times_at(times: np.ndarray | None, start: np.ndarray, index: np.ndarray) -> Tensor | None:
+    """Return [B, L] long, 0 where the index within the user is negative; None without times."""
+    if times is None:
+        return None
+    return torch.from_numpy(np.where(index >= 0, times[start + np.maximum(index, 0)], 0))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.data.batches import HeldOut, History
+from pipeline.data.batches import HeldOut
 from pipeline.errors import DivergedError
 from pipeline.model import Scorer
 
@@ -34,8 +34,7 @@ def rank(
     parts: list[Tensor] = []
     for start in range(0, len(held), rows):
         part = slice(start, min(start + rows, len(held)))
-        history = History(held.histories(part, length).to(device))
-        scores = scorer(history)
+        scores = scorer(held.history(part, length).to(device))
         targets = torch.from_numpy(held.targets[part]).to(scores.device)
         parts.append(_count(scores, targets, held.seen(part).to(scores.device)).cpu())
     columns = torch.cat(parts).numpy() if parts else np.zeros((0, 5), np.int64)

@@ -104,8 +104,9 @@ def fit(
     the loss or a score is not finite.
     """
     checkpoint = checkpoint or Checkpoint()
-    cut = windows(data, method.model.length, config.positions)
-    valid = held_out(data, "valid")
+    times = method.model.reads_times
+    cut = windows(data, method.model.length, config.positions, times=times)
+    valid = held_out(data, "valid", times=times)
     _check(cut, valid, data)
     modules = nn.ModuleDict({"model": method.model})
     for phase in method.phases:

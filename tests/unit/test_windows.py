@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -97,3 +99,35 @@ def test_an_epoch_visits_every_window_once_with_fresh_negatives() -> None:
     assert [len(b.targets) for b in batches] == [4, 4, 2]
     assert all(set(b.negatives.flatten().tolist()) == {2, 4} for b in batches)
     assert not torch.equal(batches[0].negatives, batches[1].negatives)
+
+
+def timed(lengths: list[int]) -> Sequences:
+    """The n-th event of a user happens at 100 n."""
+    data = sequences(lengths)
+    return replace(data, times=data.items * 100)
+
+
+def test_times_lie_beside_their_events_in_training() -> None:
+    cut = windows(timed([6, 2]), 3, "all", times=True)
+    found = cut.take_times(np.arange(len(cut)))
+    assert found is not None
+    assert found.tolist() == [[100, 200, 300], [300, 400, 500], [0, 0, 100]]
+    order, draw = generator(0, "order"), generator(0, "negatives")
+    for batch in epoch(cut, torch.tensor([1]), 1, 2, order, draw):
+        assert batch.history.times is not None
+        assert torch.equal(batch.history.times, batch.history.items * 100)
+
+
+def test_times_lie_beside_their_events_before_a_target() -> None:
+    data = timed([4, 3])
+    data.test_at[:] = 3, 2
+    history = held_out(data, "test", times=True).history(slice(0, 2), 4)
+    assert history.times is not None
+    assert history.times.tolist() == [[0, 100, 200, 300], [0, 0, 100, 200]]
+
+
+def test_times_that_nothing_reads_are_left_out() -> None:
+    data = timed([4])
+    data.test_at[:] = 3
+    assert windows(data, 3, "all").take_times(np.array([0])) is None
+    assert held_out(data, "test").history(slice(0, 1), 3).times is None
