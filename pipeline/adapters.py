@@ -36,7 +36,7 @@ class IdTable(Adapter):
 class TextMap(Adapter):
     """A trained map of the frozen text of every item.
 
-    rows: [N, H]; mapping: takes them to [N, width].
+    rows: [N, H], or several of them [S, N, H]; mapping: takes them to [N, width].
     """
 
     def __init__(self, rows: Tensor, mapping: nn.Module, width: int) -> None:
