@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline import naming
-from pipeline.adapters import TextMap
+from pipeline.adapters import Concat, IdTable, Sum, TextMap
 from pipeline.config import Params
 from pipeline.dropout import dropout
 from pipeline.errors import ConfigError, DataError
@@ -340,3 +340,15 @@ def test_a_table_of_text_is_its_own_text_part(params: Params) -> None:
         assert isinstance(made, TextMap)
         assert torch.equal(made.semantic(), made.table())
     assert adapter("llminit", params).semantic() is None
+
+
+def test_joined_tables_have_the_text_of_their_parts() -> None:
+    torch.manual_seed(0)
+    text = TextMap(torch.randn(N, H), torch.nn.Linear(H, D), D)
+    ids = IdTable(N, D, 1.0)
+    for joined in (Sum([text, ids]), Concat([ids, text])):
+        found = joined.semantic()
+        assert found is not None and torch.equal(found, text.table())
+    both = Concat([text, ids, text]).semantic()
+    assert both is not None and torch.equal(both, torch.cat([text.table()] * 2, dim=1))
+    assert Sum([ids, ids]).semantic() is None and Concat([ids]).semantic() is None
