@@ -36,7 +36,7 @@ class IdTable(Adapter):
 class TextMap(Adapter):
     """A trained map of the frozen text of every item.
 
-    rows: [N, H]; mapping: takes them to [N, width].
+    rows: [N, H], or several of them [S, N, H]; mapping: takes them to [N, width].
     """
 
     def __init__(self, rows: Tensor, mapping: nn.Module, width: int) -> None:
@@ -49,6 +49,10 @@ class TextMap(Adapter):
     def table(self) -> Tensor:
         """Return [N+1, D]; no text is mapped to row 0, which a bias would fill."""
         return with_padding(self.mapping(self.rows))
+
+    def semantic(self) -> Tensor:
+        """Return the table: it is all text."""
+        return self.table()
 
     def measures(self) -> dict[str, float]:
         """Return the spread of the mapped text."""
@@ -68,6 +72,11 @@ class Concat(Adapter):
         """Return [N+1, D]."""
         return torch.cat(_tables(self.parts), dim=1)
 
+    def semantic(self) -> Tensor | None:
+        """Return the text of those parts that have some, side by side."""
+        texts = _texts(self.parts)
+        return torch.cat(texts, dim=1) if texts else None
+
 
 class Sum(Adapter):
     """Vectors of several tables of one width, added."""
@@ -81,6 +90,11 @@ class Sum(Adapter):
         """Return [N+1, D]."""
         return torch.stack(_tables(self.parts)).sum(0)
 
+    def semantic(self) -> Tensor | None:
+        """Return the sum of the text of those parts that have some."""
+        texts = _texts(self.parts)
+        return torch.stack(texts).sum(0) if texts else None
+
 
 def _tables(parts: nn.ModuleList) -> list[Tensor]:
     tables = []
@@ -88,6 +102,24 @@ def _tables(parts: nn.ModuleList) -> list[Tensor]:
         assert isinstance(part, Adapter)
         tables.append(part.table())
     return tables
+
+
+def _texts(parts: nn.ModuleList) -> list[Tensor]:
+    texts = []
+    for part in parts:
+        assert isinstance(part, Adapter)
+        if (text := part.semantic()) is not None:
+            texts.append(text)
+    return texts
+
+
+def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """Return a layer that starts uniform within gain / sqrt(inputs); torch's default is gain 1."""
+    made = nn.Linear(inputs, outputs)
+    bound = gain / inputs**0.5
+    for parameter in made.parameters():
+        nn.init.uniform_(parameter, -bound, bound)
+    return made
 
 
 def text_rows(semantic: SemanticEmbeddings, norm: float) -> Tensor:

@@ -181,6 +181,32 @@ COMPARISONS = Table(
 )
 """Paired tests over users: each cell against the ID-only one (`id`) and the best one (`best`)."""
 
+COLLAPSE = Table(
+    "collapse",
+    "collapse/{dataset}.parquet",
+    "spectran collapse {dataset}",
+    schema=pa.schema(
+        [
+            pa.field("encoder", pa.string()),
+            pa.field("backbone", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("seed", pa.uint32()),
+            pa.field("view", pa.string()),
+            pa.field("part", pa.string()),
+            pa.field("state", pa.string()),
+            pa.field("items", pa.uint32()),
+            pa.field("width", pa.uint32()),
+            pa.field("top_10", pa.float64()),
+            pa.field("effective_rank", pa.float64()),
+            pa.field("participation_ratio", pa.float64()),
+            pa.field("cumulative", pa.list_(pa.float64())),
+        ]
+    ),
+)
+"""Shares of the covariance spectrum of item vectors, one row per cell, seed, view and state. part:
+`semantic` (before ID vectors join) or `table`; state: `initial` or `trained`; cumulative: share of
+the first 1..width directions. Null and empty where all vectors are the same."""
+
 ALL: Sequence[Artifact] = (
     RAW,
     ITEMS,
@@ -195,4 +221,5 @@ ALL: Sequence[Artifact] = (
     TUNED,
     METRICS,
     COMPARISONS,
+    COLLAPSE,
 )

@@ -135,15 +135,18 @@ def leftovers(
         yield from below(top)
 
 
-def refuse_leftovers(root: Path, known: Mapping[Cell, Sequence[int]], dataset: str) -> None:
-    """Raise ArtifactError naming what lies in ranks/DATASET beside the known cells and seeds.
+def refuse_leftovers(
+    root: Path, known: Mapping[Cell, Sequence[int]], dataset: str, artifact: Artifact = RANKS
+) -> None:
+    """Raise ArtifactError naming what lies in the artifact's folder beside known cells and seeds.
 
     DVC hashes the whole folder, so a forgotten one would change the results' inputs and a fresh
     clone would run everything again.
     """
-    stray = [str(path) for path in leftovers(root, known, dataset)]
+    stray = [str(path) for path in leftovers(root, known, dataset, artifact)]
     if stray:
+        folder = root / artifact.template.split("/")[0] / dataset
         raise ArtifactError(
-            f"{root / 'ranks' / dataset} holds what params.yaml does not name: "
-            f"{', '.join(stray)}. Run: spectran clean --stale   (or put it back into params.yaml)"
+            f"{folder} holds what params.yaml does not name: {', '.join(stray)}. "
+            f"Run: spectran clean --stale   (or put it back into params.yaml)"
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -19,7 +21,17 @@ from pipeline.data.batches import SPLITS, held_out, windows
 from pipeline.errors import ConfigError
 from pipeline.evaluation.ranks import rank, table
 from pipeline.files import sha256_file
-from pipeline.model import Backbone, Method, MethodConfig, Objective, Parts, Scorer, Untrained
+from pipeline.model import (
+    Adapter,
+    Backbone,
+    Method,
+    MethodConfig,
+    Objective,
+    Parts,
+    Scorer,
+    SeqModel,
+    Untrained,
+)
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
@@ -73,6 +85,18 @@ class CellInputs:
     def _declared(self, need: str) -> None:
         if need not in self.needs:
             raise AssertionError(f"the method reads {need}, which its NEEDS does not list")
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """The item vectors of one view, before views and ID vectors join."""
+
+    state: Literal["initial", "trained"]
+    view: str
+    part: Literal["semantic", "table"]
+    """semantic: what the text alone gives; table: all, where the view reads no text."""
+    rows: np.ndarray
+    """[N, D]."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +201,7 @@ class Experiment:
     ) -> Fitted:
         """Train one seed of a trained method. Validation users are ranked, test users are not."""
         return fit(
-            initialised(self.build, seed),  # type: ignore[arg-type]
+            self._start(seed),
             self.inputs.sequences,
             self.train,
             seed,
@@ -219,6 +243,21 @@ class Experiment:
             "seconds": fitted.seconds,
         }
 
+    def item_vectors(self, seed: int) -> Iterator[ItemVectors]:
+        """Yield the item vectors that a seed starts from, drawn again, and those it ended with.
+
+        Raises ArtifactError when the saved model is missing or was made otherwise.
+        """
+        cell = {**self.cell, "seed": str(seed)}
+        root, items = self.inputs.root, self.inputs.catalog.fingerprint
+        arrays, header = artifacts.MODEL.load(root, items=items, **cell)
+        if header["params"] != json.loads(json.dumps({**self.provenance, "seed": seed})):
+            raise artifacts.MODEL.fail(root, cell, "was trained with other settings or inputs.")
+        model = self._start(seed).model.eval()
+        yield from _item_vectors(model, "initial")
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        yield from _item_vectors(model, "trained")
+
     def save(self, root: Path, seed: int, result: Mapping[str, Any]) -> None:
         """Write the seed's artifacts; ranks come last, so that a listed seed is complete."""
         items = self.inputs.catalog.fingerprint
@@ -229,6 +268,10 @@ class Experiment:
             artifacts.CURVES.save(root, result["curves"], items=items, params=params, **cell)
         artifacts.RANKS.save(root, result["ranks"], items=items, params=params, **cell)
 
+    def _start(self, seed: int) -> Method:
+        """Return the method with the initial values of a seed."""
+        return initialised(self.build, seed)  # type: ignore[arg-type]
+
     def _ranks(self, scorer: Scorer, length: int, device: str, *, times: bool) -> pa.Table:
         data = self.inputs.sequences
         counts = []
@@ -236,6 +279,17 @@ class Experiment:
             held = held_out(data, split, times=times)
             counts.append((split, held, rank(scorer, held, length, data.num_items, device)))
         return table(counts, data.train_counts())
+
+
+def _item_vectors(model: SeqModel, state: Literal["initial", "trained"]) -> Iterator[ItemVectors]:
+    for view, adapter in model.adapters.items():
+        assert isinstance(adapter, Adapter)
+        with torch.inference_mode():
+            text = adapter.semantic()
+            rows = adapter.table() if text is None else text
+        part: Literal["semantic", "table"] = "table" if text is None else "semantic"
+        # A table may be the parameter itself, which the trained state then overwrites.
+        yield ItemVectors(state, view, part, rows[1:].detach().numpy().copy())
 
 
 def _module(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> ModuleType:

@@ -51,6 +51,10 @@ class Adapter(nn.Module):
     def table(self) -> Tensor:
         """Return [N+1, D]; row 0 is zero."""
 
+    def semantic(self) -> Tensor | None:
+        """Return what the text alone gives, [N+1, D'], before ID vectors join it; None: no text."""
+        return None
+
     def undecayed(self) -> set[str]:
         """Return names of own parameters that weight decay must leave alone."""
         return set()

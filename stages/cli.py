@@ -15,7 +15,7 @@ from stages.command import COMMANDS
 
 HELP = """From interaction logs and item text to text-enhanced next-item recommenders.
 
-Stages, in order: download, preprocess, encode, spectrum, train, evaluate, report.
+Stages, in order: download, preprocess, encode, spectrum, train, evaluate, collapse, report.
 `dvc repro` runs them all; every stage also runs alone, by the command that stands in dvc.yaml.
 
 \b
@@ -25,7 +25,7 @@ Examples:
   spectran report
 """
 
-ORDER = ("download", "preprocess", "encode", "spectrum", "train", "evaluate", "report")
+ORDER = ("download", "preprocess", "encode", "spectrum", "train", "evaluate", "collapse", "report")
 
 
 def build() -> typer.Typer:

@@ -69,7 +69,12 @@ def _page(run: Run) -> None:
     reads = [
         artifact.path(run.root, dataset=dataset)
         for dataset in grid.dataset
-        for artifact in (artifacts.METRICS, artifacts.COMPARISONS, artifacts.DATA_STATS)
+        for artifact in (
+            artifacts.METRICS,
+            artifacts.COMPARISONS,
+            artifacts.COLLAPSE,
+            artifacts.DATA_STATS,
+        )
     ]
     if run.plan(reads=reads, writes=paths, memory_bytes=3 * 10**8, disk_bytes=5 * 10**6):
         return
@@ -135,9 +140,31 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         data=artifacts.load_json(artifacts.DATA_STATS, run.root, dataset=dataset),
         spectra=spectra,
         curves=curves,
+        collapse=_collapse(run, dataset, items),
         provenance=header["params"]["cells"],
         monitor=f"valid/ndcg@{params.train_for(dataset).monitor_k}",
     )
+
+
+def _collapse(run: Run, dataset: str, items: str) -> list[dict[str, Any]]:
+    """Return the rows of COLLAPSE. Raises ArtifactError when they are of another grid."""
+    from pipeline import artifacts
+    from pipeline.cells import cells
+
+    table, header = artifacts.COLLAPSE.load(run.root, items=items, dataset=dataset)
+    wanted = {
+        str(cell): list(cell.seeds(run.params))
+        for cell in cells(run.params.grid, dataset)
+        if cell.trained
+    }
+    if header["params"]["models"] != wanted:
+        raise artifacts.COLLAPSE.fail(
+            run.root,
+            {"dataset": dataset},
+            "was measured on other cells or seeds than params.yaml names.",
+        )
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, Any]) -> None:

@@ -1,37 +1,86 @@
-"""LLMInit: item vectors start from the text's leading principal coordinates, then train freely.
+"""LLMInit: item vectors start from the text, then train freely.
 
-Source: Zhang et al. 2025 (LLMInit); the principal-coordinate form is AlphaFuse's re-implementation
-(Hugo-Chinn/AlphaFuse, models/embedding.py).
-Differs: the original selects raw dimensions by variance; the spread of the start is a setting (the
-re-implementation's columns have variance one).
+Source: Zhang et al. 2025 (LLMInit): the raw dimensions of largest variance over popular items
+(`kind: var`; DavidZWZ/LLMInit, recbole/model/general_recommender/contgcn.py, var_sample). The
+principal coordinates (`kind: pca`) are AlphaFuse's re-implementation (Hugo-Chinn/AlphaFuse,
+models/embedding.py).
+Differs: the spread of the start is a setting (the original takes the raw values, the
+re-implementation's columns have variance one); the original does not centre; items equally popular
+at the border are taken by ascending number, and the padding row is not counted as an item.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import torch
 from pydantic import Field
 
 from pipeline.adapters import IdTable
+from pipeline.errors import DataError
 from pipeline.model import Inputs, Method, MethodConfig, Parts, single
 from pipeline.spectral.coordinates import leading
 
-NEEDS = ("spectrum:centred",)
+NEEDS = ("spectrum:centred", "semantic")
 
 
 class Config(MethodConfig):
-    """Scale of the start."""
+    """Which coordinates, and their scale."""
 
+    kind: Literal["pca", "var"]
+    """Leading principal coordinates, or raw dimensions of largest variance in ascending order."""
+    popular_share: float = Field(gt=0, le=1)
+    """Share of the items, those with most training events, that variance is taken over (var)."""
+    centre: bool
+    """Subtract each column's mean; principal coordinates have none (var)."""
     std: float = Field(gt=0)
     """Standard deviation of the initial table's entries."""
     standardize: bool
     """Bring every column to that spread; false keeps the columns' relative sizes."""
 
 
+def most_varied(values: np.ndarray, counts: np.ndarray, share: float, width: int) -> np.ndarray:
+    """Return [width] the columns of largest variance over popular items, ascending.
+
+    values: [N, H]; counts: [N] training events. Raises DataError when H < width, or when the share
+    holds fewer than two items.
+    """
+    items, columns = values.shape
+    popular = np.argsort(-counts, kind="stable")[: int(share * items)]
+    if columns < width:
+        raise DataError(
+            f"the embeddings have {columns} dimensions, train.width asks for {width}. Use a "
+            f"smaller train.width or a wider encoder."
+        )
+    if len(popular) < 2:
+        raise DataError(
+            f"methods.llminit.popular_share: {share:g} of {items} items are fewer than two, which "
+            f"have no variance. Use a larger share."
+        )
+    variances = values[popular].astype(np.float64).var(axis=0)
+    return np.sort(np.argsort(-variances, kind="stable")[:width])
+
+
+def needs(config: Config) -> tuple[str, ...]:
+    """Return the inputs that these settings read."""
+    return ("spectrum:centred",) if config.kind == "pca" else ("semantic",)
+
+
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
     width = parts.train.width
-    rows = torch.from_numpy(
-        leading(inputs.spectrum("centred"), width, standardize=config.standardize)
-    )
+    if config.kind == "pca":
+        rows = torch.from_numpy(
+            leading(inputs.spectrum("centred"), width, standardize=config.standardize)
+        )
+    else:
+        values, counts = inputs.semantic.values[1:], inputs.sequences.train_counts()[1:]
+        chosen = most_varied(values, counts, config.popular_share, width)
+        rows = torch.from_numpy(values[:, chosen])
+        if config.centre:
+            rows = rows - rows.mean(dim=0)
+        if config.standardize:
+            rows = rows / rows.std(dim=0)
     rows = rows * (config.std / rows.std())
     return single(IdTable(len(inputs.catalog), width, parts.train.item_std, rows), parts)

@@ -1,56 +1,62 @@
 """MoRec, two-stage: a trained projection of frozen text embeddings is the whole item table.
 
 Source: Yuan et al., SIGIR 2023; E = GELU(M W + b) as re-implemented by AlphaFuse
-(Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py).
-Differs: the text encoder is frozen (the original trains it end to end); no ID table.
+(Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py). PAD's form adds four layers GELU(Linear(dropout))
+of D units and starts Xavier-normal (`hidden_layers: 4, init: xavier`).
+Differs: the text encoder is frozen (the original trains it end to end); no ID table; dropout is
+drawn once per step for the whole table, not per look-up.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import Literal
+
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.model import Adapter, Inputs, Method, MethodConfig, Parts, single, with_padding
+from pipeline.adapters import TextMap, linear, text_rows
+from pipeline.dropout import dropout
+from pipeline.model import Inputs, Method, MethodConfig, Parts, single
 
 NEEDS = ("semantic",)
 
 
 class Config(MethodConfig):
-    """Scale of the inputs."""
+    """Scale of the inputs, depth, and start."""
 
     scale: float = Field(gt=0)
     """The rows are brought to this norm on average; 40 in AlphaFuse."""
+    init: Literal["uniform", "xavier"]
+    """uniform: W and b within init_gain / sqrt(inputs), torch's and AlphaFuse's default;
+    xavier: W normal with deviation init_gain * sqrt(2 / (inputs + outputs)), b zero, as in PAD."""
     init_gain: float = Field(gt=0)
-    """W and b start uniform within this / sqrt(H); 1 is torch's and AlphaFuse's default."""
+    """Factor of the start; 1 in both."""
+    hidden_layers: int = Field(ge=0)
+    """Further layers D -> D after the first, with train.dropout; 0 in AlphaFuse, 4 in PAD."""
 
 
-class Projected(Adapter):
-    """GELU(M W + b) over frozen rows M [N, H]."""
+class Layer(nn.Module):
+    """GELU(Linear(dropout(x)))."""
 
-    def __init__(self, rows: Tensor, width: int, init_gain: float) -> None:
+    def __init__(self, inputs: int, outputs: int, dropout: float, config: Config) -> None:
         super().__init__()
-        self.width = width
-        self.register_buffer("rows", rows, persistent=False)
-        self.rows: Tensor
-        self.project = nn.Linear(rows.shape[1], width)
-        bound = init_gain / rows.shape[1] ** 0.5
-        for parameter in self.project.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        self.dropout = dropout
+        self.project = linear(inputs, outputs, config.init_gain)
+        if config.init == "xavier":
+            nn.init.xavier_normal_(self.project.weight, config.init_gain)
+            nn.init.zeros_(self.project.bias)
 
-    def table(self) -> Tensor:
-        """Return [N+1, D]."""
-        return with_padding(F.gelu(self.project(self.rows)))
-
-    def measures(self) -> dict[str, float]:
-        """Return the spread of the projected text."""
-        with torch.no_grad():
-            return {"std_text": float(self.table()[1:].std())}
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [..., outputs] from [..., inputs]."""
+        return F.gelu(self.project(dropout(x, self.dropout, self.training)))
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
-    rows = torch.from_numpy(inputs.semantic.values[1:])
-    rows = rows * (config.scale / rows.norm(dim=1).mean())
-    return single(Projected(rows, parts.train.width, config.init_gain), parts)
+    width = parts.train.width
+    rows = text_rows(inputs.semantic, config.scale)
+    layers = [Layer(rows.shape[1], width, 0.0, config)]
+    for _ in range(config.hidden_layers):
+        layers.append(Layer(width, width, parts.train.dropout, config))
+    return single(TextMap(rows, nn.Sequential(*layers), width), parts)

@@ -162,6 +162,10 @@ class SpectralAttention(Adapter):
             return torch.cat([ids, text], dim=1)
         return text + F.pad(ids, (self.width - ids.shape[1], 0))
 
+    def semantic(self) -> Tensor:
+        """Return the semantic part, [N+1, D']."""
+        return self.text()
+
     def undecayed(self) -> set[str]:
         """Return the few scalars whose size carries meaning."""
         return {"shrink", "position"}

@@ -55,6 +55,10 @@ class FrozenText(Adapter):
         """Return [N+1, D]."""
         return self.id + self.rows
 
+    def semantic(self) -> Tensor:
+        """Return the frozen rows, [N+1, D]."""
+        return self.rows
+
     def measures(self) -> dict[str, float]:
         """Return the spread of both parts."""
         return {

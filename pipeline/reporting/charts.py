@@ -19,6 +19,9 @@ MAX_POINTS = 160
 PALETTE = 6
 """Series colours in the page's CSS: .s0 to .s5."""
 
+DASHES = 3
+"""Line styles in the page's CSS: solid, .d1 and .d2."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -85,7 +88,7 @@ def axis(title: str, values: Sequence[float], *, log: bool = False, zero: bool =
 def line_chart(
     series: Sequence[Series], x: Axis, y: Axis, name: str, width: int = 300, height: int = 190
 ) -> str:
-    """Return lines over shared axes. Series beyond the palette reuse its colours."""
+    """Return lines over shared axes. Series beyond the palette reuse its colours, dashed."""
     inner_w, inner_h = width - LEFT - RIGHT, height - TOP - BOTTOM
 
     def px(value: float) -> str:
@@ -119,11 +122,17 @@ def line_chart(
         ]
         path = " ".join(f"{px(a)},{py(b)}" for a, b in thin(points))
         colour = f"s{place % PALETTE}"
-        parts.append(f'<polyline class="line {colour}" points="{path}"/>')
+        parts.append(f'<polyline class="line {line_class(place)}" points="{path}"/>')
         if one.dot is not None:
             at_x, at_y = px(one.dot[0]), py(one.dot[1])
             parts.append(f'<circle class="dot {colour}" cx="{at_x}" cy="{at_y}" r="3.5"/>')
     return "".join([*parts, "</svg>"])
+
+
+def line_class(place: int) -> str:
+    """Return the CSS classes of a series: its colour, and its dashes once the colours are used."""
+    dashes = place // PALETTE % DASHES
+    return f"s{place % PALETTE}" + (f" d{dashes}" if dashes else "")
 
 
 def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -133,6 +142,14 @@ def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         return list(points)
     places = {round(count ** (i / (MAX_POINTS - 1))) - 1 for i in range(MAX_POINTS)}
     return [points[i] for i in sorted(places | {count - 1})]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart with its caption."""
+
+    title: str
+    svg: str
 
 
 @dataclass(frozen=True)

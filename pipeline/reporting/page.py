@@ -11,7 +11,16 @@ from typing import Any
 from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY
 from pipeline.naming import flat
-from pipeline.reporting.charts import Bar, Series, axis, interval_chart, line_chart
+from pipeline.reporting.charts import (
+    Bar,
+    Panel,
+    Series,
+    axis,
+    interval_chart,
+    line_chart,
+    line_class,
+)
+from pipeline.reporting.collapse import collapse_charts, collapse_groups, collapse_table
 from pipeline.reporting.findings import findings
 from pipeline.reporting.methods import MethodText
 from pipeline.reporting.protocol import QUICK_LOOK
@@ -19,14 +28,6 @@ from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Cell -> seed -> rows of CURVES."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart with its caption."""
-
-    title: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Chapter:
     spectra: Mapping[str, Mapping[str, Any]]
     """Encoder -> SPECTRUM_STATS."""
     curves: Curves
+    collapse: Sequence[Mapping[str, Any]]
+    """Rows of COLLAPSE."""
     provenance: Mapping[str, Any]
     """Cell -> what made it."""
     monitor: str
@@ -117,6 +120,16 @@ class Chapter:
             rows = [{"view": v, **scalars(content)} for v, content in views.items()]
             found.append((encoder, list(views), spectrum_charts(views), rows))
         return found
+
+    @property
+    def collapse_panels(self) -> list[Panel]:
+        """Cumulative shares before and after training, one line per table of item vectors."""
+        return collapse_charts(collapse_groups(self.numbers, self.collapse))
+
+    @property
+    def collapse_rows(self) -> list[dict[str, str]]:
+        """Statistics before and after training, one row per line of the charts."""
+        return collapse_table(collapse_groups(self.numbers, self.collapse))
 
     @property
     def card(self) -> list[tuple[str, list[tuple[str, str]], list[Mapping[str, Any]]]]:
@@ -267,6 +280,7 @@ def render(chapters: Sequence[Chapter], methods: Sequence[MethodText]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "p_value": p_value}
+    environment.globals |= {"line_class": line_class}
     return environment.get_template("report.html.j2").render(
         chapters=chapters, methods=methods, quick_look=QUICK_LOOK
     )

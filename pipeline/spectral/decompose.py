@@ -190,7 +190,7 @@ def _by_dimensions(
         s, kept, spread = _singular(values, cutoff, view, energy, num_items)
         v = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
         del vectors
-        v *= _signs(v)
+        v *= column_signs(v)
         zero = num_items - directions[view].count if view == "unit" else 0
         basis = Basis(view, num_items, mean, s, v, spread, directions[view], zero)
         if view in UNIT:
@@ -228,7 +228,7 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
         s, kept, spread = _singular(values, cutoff, view, energy, num_items)
         u = vectors[:, ::-1][:, :kept]
         v = matrix.T @ u / s
-        signs = _signs(v)
+        signs = column_signs(v)
         zero = num_items - directions.count if view == "unit" else 0
         left = np.ascontiguousarray(u * signs, np.float32)
         bases.append(Basis(view, num_items, mean, s, v * signs, spread, directions, zero, left))
@@ -303,7 +303,7 @@ def _singular(
     return s[:kept], kept, float(squares.sum())
 
 
-def _signs(v: np.ndarray) -> np.ndarray:
+def column_signs(v: np.ndarray) -> np.ndarray:
     """Return [R] of 1 or -1 that make the largest absolute entry of each column positive.
 
     Of entries equal up to rounding the first decides, so that the last bit cannot flip a column.

@@ -60,14 +60,15 @@ def describe(basis: Basis) -> dict[str, Any]:
         "width": len(basis.mean),
         "components": len(basis.s),
         "zero_rows": basis.zero_rows,
-        "singular_values": [_nine(x) for x in basis.s],
-        "cumulative_energy": [_nine(x) for x in energy],
-        "effective_rank": _nine(effective_rank(basis.s)),
-        "participation_ratio": _nine(participation_ratio(basis.s)),
+        "singular_values": [nine(x) for x in basis.s],
+        "cumulative_energy": [nine(x) for x in energy],
+        "effective_rank": nine(effective_rank(basis.s)),
+        "participation_ratio": nine(participation_ratio(basis.s)),
         "mean_cosine": None if cosine is None else round(cosine, 9),
-        "mean_norm": _nine(float(np.linalg.norm(basis.mean))),
+        "mean_norm": nine(float(np.linalg.norm(basis.mean))),
     }
 
 
-def _nine(value: float) -> float:
+def nine(value: float) -> float:
+    """Return a number of nine significant digits: more would be the rounding of the machine."""
     return float(f"{value:.9g}")

@@ -31,7 +31,9 @@ GRID = {
 }
 CELLS = {"train@demo-hash-sasrec-spectran", "train_plain@demo-sasrec-id"}
 BASELINES = {"baseline@demo-none-popularity", "baseline_text@demo-hash-none-text_neighbour"}
-RESULTS = {"evaluate@demo", "report"}
+METRICS = {"evaluate@demo", "report"}
+"""What runs again when only an evaluation setting changes."""
+RESULTS = METRICS | {"collapse@demo"}
 ALL = (
     CELLS
     | BASELINES

@@ -27,6 +27,7 @@ STAGES = {
     "spectrum": ("spectrum",),
     "train": ("models", "curves", "ranks"),
     "evaluate": ("metrics", "comparisons"),
+    "collapse": ("collapse",),
     "report": ("report",),
 }
 """Stage -> the folders it writes."""
@@ -38,6 +39,7 @@ WORDS = {
     "spectrum": ["demo", "hash"],
     "train": ["demo", "hash", "sasrec", "spectran"],
     "evaluate": ["demo"],
+    "collapse": ["demo"],
     "report": [],
 }
 

@@ -171,7 +171,7 @@ def test_states_equal_plain_loops(time_bias: bool) -> None:
     model = encoder(time_bias=time_bias)
     x = torch.randn(4, 6, 6, dtype=torch.float64)
     with torch.no_grad():
-        found = model(x, History(ITEMS, TIMES if time_bias else None))
+        found = model(x, History(ITEMS, times=TIMES if time_bias else None))
     for row, items in enumerate(ITEMS):
         size = int((items > 0).sum())
         positions = model.positions.detach().numpy()
@@ -238,7 +238,10 @@ def test_future_events_change_no_earlier_state() -> None:
     changed[:, 4:] = torch.randn(4, 2, 6, dtype=torch.float64)
     later[:, 4:] += 10**8
     with torch.no_grad():
-        before, after = model(x, History(ITEMS, TIMES)), model(changed, History(ITEMS, later))
+        before, after = (
+            model(x, History(ITEMS, times=TIMES)),
+            model(changed, History(ITEMS, times=later)),
+        )
     assert torch.equal(before[:, :4], after[:, :4])
     real = ITEMS[:, 4:] > 0
     assert not torch.isclose(before[:, 4:][real], after[:, 4:][real]).any()
@@ -251,7 +254,10 @@ def test_padding_vectors_and_times_change_nothing() -> None:
     changed = torch.where(padded[..., None], x + 5, x)
     other = torch.where(padded, torch.tensor(999_999_999), TIMES)
     with torch.no_grad():
-        before, after = model(x, History(ITEMS, TIMES)), model(changed, History(ITEMS, other))
+        before, after = (
+            model(x, History(ITEMS, times=TIMES)),
+            model(changed, History(ITEMS, times=other)),
+        )
     assert torch.equal(before[~padded], after[~padded])
 
 
@@ -265,8 +271,12 @@ def test_longer_padding_changes_only_the_divisor() -> None:
                 parameter.copy_(F.pad(given, (0, 6)) if name == "position" else given)
         long.positions.copy_(F.pad(short.positions, (0, 0, 6, 0)))
         x = torch.randn(4, 6, 6, dtype=torch.float64)
-        found = long(F.pad(x, (0, 0, 6, 0)), History(F.pad(ITEMS, (6, 0)), F.pad(TIMES, (6, 0))))
-        assert torch.allclose(found[:, 6:], short(x, History(ITEMS, TIMES)), rtol=0, atol=1e-12)
+        found = long(
+            F.pad(x, (0, 0, 6, 0)), History(F.pad(ITEMS, (6, 0)), times=F.pad(TIMES, (6, 0)))
+        )
+        assert torch.allclose(
+            found[:, 6:], short(x, History(ITEMS, times=TIMES)), rtol=0, atol=1e-12
+        )
 
 
 # ---------------------------------------------------------------- in training

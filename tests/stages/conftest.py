@@ -113,6 +113,7 @@ class Measured:
             },
             dataset="demo",
         )
+        self.save_collapse()
         decay = np.arange(1, 385, dtype=float)
         views = {}
         for name, power in (("unit", 0.6), ("centred", 0.4)):
@@ -126,6 +127,34 @@ class Measured:
         artifacts.save_json(
             artifacts.SPECTRUM_STATS, self.root, {"views": views}, dataset="demo", encoder="minilm"
         )
+
+    def save_collapse(self) -> None:
+        """Write what `spectran collapse` measures: a steep spectrum, flatter after training."""
+        trained = [cell for cell in self.cells if cell.trained]
+        rows = []
+        for place, cell in enumerate(trained):
+            for seed in cell.seeds(self.params):
+                for state, power in (("initial", 2.0), ("trained", 1.0)):
+                    values = np.arange(1, 33) ** -(power + 0.1 * place + 0.01 * seed)
+                    cumulative = np.cumsum(values) / values.sum()
+                    rows.append(
+                        {
+                            **cell.fields,
+                            "seed": seed,
+                            "view": "item",
+                            "part": "table" if cell.method == "id" else "semantic",
+                            "state": state,
+                            "items": 1180,
+                            "width": 32,
+                            "top_10": cumulative[9],
+                            "effective_rank": 30.0 / power + seed,
+                            "participation_ratio": 20.0 / power,
+                            "cumulative": cumulative.tolist(),
+                        }
+                    )
+        made = {"models": {str(cell): list(cell.seeds(self.params)) for cell in trained}}
+        table = pa.Table.from_pylist(rows)
+        artifacts.COLLAPSE.save(self.root, table, items=ITEMS, params=made, dataset="demo")
 
     def _curve(self, cell, seed: int) -> None:
         rows = []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.reporting.charts import MAX_POINTS, Series, axis, line_chart, thin
+from pipeline.reporting.charts import MAX_POINTS, Series, axis, line_chart, line_class, thin
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_zero_has_no_place_on_a_logarithm():
     one = Series("a", ((1.0, 1.0), (2.0, 0.0), (3.0, 0.1)))
     x, y = axis("x", [1, 3]), axis("y", [1, 0.0, 0.1], log=True)
     assert line_chart([one], x, y, "name").split('points="')[1].split('"')[0].count(",") == 2
+
+
+def test_lines_beyond_the_palette_differ_by_their_dashes():
+    classes = [line_class(place) for place in range(18)]
+    assert len(set(classes)) == 18 and classes[:6] == [f"s{n}" for n in range(6)]
+    one = Series("a", ((1.0, 1.0), (2.0, 2.0)))
+    svg = line_chart([one] * 7, axis("x", [1, 2]), axis("y", [1, 2]), "name")
+    assert svg.count("<polyline") == 7 and 'class="line s0 d1"' in svg

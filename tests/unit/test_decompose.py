@@ -154,9 +154,9 @@ def test_of_equal_entries_the_first_is_positive() -> None:
 
 def test_the_last_bit_does_not_decide_a_sign() -> None:
     nearly = np.array([[0.5], [-0.5 - 1e-9], [0.5 + 2e-9]])
-    assert module._signs(nearly).tolist() == [1]
-    assert module._signs(-nearly).tolist() == [-1]
-    assert module._signs(np.array([[0.4], [-0.5]])).tolist() == [-1]
+    assert module.column_signs(nearly).tolist() == [1]
+    assert module.column_signs(-nearly).tolist() == [-1]
+    assert module.column_signs(np.array([[0.4], [-0.5]])).tolist() == [-1]
 
 
 def test_equal_rows_lower_the_number_of_components() -> None:

@@ -1,0 +1,82 @@
+"""WhitenRec: a trained head over whitened text embeddings is the whole item table.
+
+    E = head(Z)                            Z [N, H] whitened over all columns
+    E = head(Z) + sum_G head(Z_G)          WhitenRec+: Z_G whitened within G groups of columns
+
+Source: Zhang et al., ICDE 2024. head = GELU(Z W + b) with PCA whitening and eps 0 is AlphaFuse's
+re-implementation (Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py); the two-layer head summed over
+both whitenings is that of a public port (DCheol/ACE); whitening within groups is that of the
+authors' later code (lzz0007/DWSRec).
+Differs: the authors' code of this paper is not public; directions below a share of the largest
+eigenvalue are dropped; variances are one by the divisor N - 1 (the port's rows are shorter by
+sqrt(N - 1), which only the start of the head feels); the port starts the head from N(0, std^2).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.adapters import TextMap, linear
+from pipeline.model import Inputs, Method, MethodConfig, Parts, single
+from pipeline.spectral.whiten import Kind, whiten, whiten_groups
+
+NEEDS = ("spectrum:centred", "semantic")
+
+
+class Config(MethodConfig):
+    """How text is whitened, and the head."""
+
+    kind: Kind
+    """zca: symmetric, nearest to the raw rows; pca: columns are principal directions."""
+    eps: float = Field(ge=0)
+    """Added to the eigenvalues of the covariance, in their unit."""
+    floor: float = Field(gt=0, lt=1)
+    """Directions with an eigenvalue below this share of the largest are dropped."""
+    groups: tuple[Annotated[int, Field(ge=2)], ...]
+    """Numbers of groups of the relaxed whitenings that are summed in; empty for WhitenRec."""
+    head: Literal["linear", "mlp"]
+    """GELU(Linear(H -> D)), or Linear(H -> H/2), ReLU, Linear(H/2 -> D)."""
+    init_gain: float = Field(gt=0)
+    """Every layer starts uniform within this / sqrt(inputs); 1 is torch's default."""
+
+
+def head(kind: Literal["linear", "mlp"], inputs: int, outputs: int, gain: float) -> nn.Module:
+    """Return the head, [..., inputs] to [..., outputs]."""
+    if kind == "linear":
+        return nn.Sequential(linear(inputs, outputs, gain), nn.GELU())
+    hidden = inputs // 2
+    return nn.Sequential(linear(inputs, hidden, gain), nn.ReLU(), linear(hidden, outputs, gain))
+
+
+class Summed(nn.Module):
+    """One head over several whitenings of the same text: [S, N, H] to [N, D]."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the sum of the head's outputs."""
+        total: Tensor = self.head(rows).sum(0)
+        return total
+
+
+def needs(config: Config) -> tuple[str, ...]:
+    """Return the inputs that these settings read."""
+    return NEEDS if config.groups else NEEDS[:1]
+
+
+def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
+    """Compose the method. Raises ConfigError when a number of groups does not divide H."""
+    width = parts.train.width
+    rows = [whiten(inputs.spectrum("centred"), config.kind, eps=config.eps, floor=config.floor)]
+    for groups in config.groups:
+        values = inputs.semantic.values[1:]
+        rows.append(whiten_groups(values, groups, config.kind, eps=config.eps, floor=config.floor))
+    shared = Summed(head(config.head, rows[0].shape[1], width, config.init_gain))
+    return single(TextMap(torch.from_numpy(np.stack(rows)), shared, width), parts)

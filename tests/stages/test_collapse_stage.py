@@ -1,0 +1,143 @@
+"""`spectran collapse` as a user runs it: on trained cells, before and after training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline import artifacts
+from pipeline.experiment import Experiment
+from pipeline.params import load
+from pipeline.spectral.collapse import summarise
+from stages.cli import build
+
+APP = build()
+METHODS = ("morec", "alphafuse", "spectran", "llminit")
+PART = {"morec": "semantic", "alphafuse": "semantic", "spectran": "semantic", "llminit": "table"}
+
+
+@pytest.fixture
+def project(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small grid of trained cells and one that is not trained."""
+    monkeypatch.chdir(tiny_root)
+    monkeypatch.delenv("SPECTRAN_CACHE", raising=False)
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    grid: dict[str, Any] = content["grid"]
+    grid["encoder"] = ["hash"]
+    grid["text"] |= {"encoder": ["hash"], "method": list(METHODS)}
+    grid["baseline_text"] |= {"encoder": ["hash"]}
+    content["datasets"]["demo"]["train"] = {
+        "width": 8, "max_epochs": 2, "patience": 2, "seeds": [0, 1], "batch_size": 8
+    }  # fmt: skip
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return tiny_root
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(APP, list(words))
+
+
+def trained() -> None:
+    for cell in (("none", "sasrec", "id"), *(("hash", "sasrec", name) for name in METHODS)):
+        assert run("train", "demo", *cell).exit_code == 0
+
+
+def rows() -> list[dict[str, Any]]:
+    table, _ = artifacts.COLLAPSE.load(Path("artifacts"), dataset="demo")
+    return list(table.to_pylist())
+
+
+def test_every_trained_seed_is_measured_before_and_after(project: Path) -> None:
+    trained()
+    done = run("collapse", "demo")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].endswith("Next: spectran report")
+    found = {(r["method"], r["seed"], r["state"]): r for r in rows()}
+    assert set(found) == {
+        (method, seed, state)
+        for method in ("id", *METHODS)
+        for seed in (0, 1)
+        for state in ("initial", "trained")
+    }
+    assert {m: r["part"] for (m, _, _), r in found.items()} == PART | {"id": "table"}
+    for seed in (0, 1):
+        cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
+        arrays, _ = artifacts.MODEL.load(Path("artifacts"), **cell, seed=seed)
+        weight = arrays["adapters.item.weight"][1:]
+        row = found["id", seed, "trained"]
+        assert row["cumulative"] == summarise(weight).cumulative
+        assert (row["items"], row["width"]) == weight.shape
+
+
+def test_the_start_is_that_of_training(project: Path) -> None:
+    """What a seed starts from is seen by training it for one step of no length."""
+    settings = ("--set", "train.learning_rate=1e-30", "--set", "datasets.demo.train.max_epochs=1")
+    trained()
+    assert run("collapse", "demo").exit_code == 0
+    found = {(r["method"], r["seed"]): r for r in rows() if r["state"] == "initial"}
+    assert run("train", "demo", "none", "sasrec", "id", *settings, "--out", "still").exit_code == 0
+    cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
+    for seed in (0, 1):
+        arrays, _ = artifacts.MODEL.load(Path("still"), **cell, seed=seed)
+        start = summarise(arrays["adapters.item.weight"][1:])
+        assert np.allclose(found["id", seed]["cumulative"], start.cumulative, atol=1e-7)
+    first, second = (found["id", seed]["cumulative"] for seed in (0, 1))
+    assert first != second
+
+
+def test_the_text_part_is_measured_before_id_vectors_join(project: Path) -> None:
+    trained()
+    params = load(Path("params.yaml"))
+    cell = {"dataset": "demo", "encoder": "hash", "backbone": "sasrec", "method": "alphafuse"}
+    work = Experiment.prepare(params, Path("artifacts"), 2, cell)
+    initial, after = work.item_vectors(0)
+    assert (initial.state, after.state) == ("initial", "trained")
+    assert np.array_equal(initial.rows, after.rows), "AlphaFuse's text columns are frozen"
+    assert np.allclose(np.cov(initial.rows.T), np.eye(8), atol=1e-4)
+
+
+def test_a_second_run_gives_the_same_bytes(project: Path) -> None:
+    trained()
+    for folder in ("one", "two"):
+        assert run("collapse", "demo", "--out", folder).exit_code == 0
+    first, second = (Path(f, "collapse", "demo.parquet").read_bytes() for f in ("one", "two"))
+    assert first == second
+
+
+def test_an_untrained_cell_names_its_command(project: Path) -> None:
+    done = run("collapse", "demo")
+    assert done.exit_code == 2
+    assert "Run: spectran train demo none sasrec id" in done.stderr
+
+
+def test_a_model_of_other_settings_is_refused(project: Path) -> None:
+    trained()
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("null_share: 0.5", "null_share: 0.25"))
+    done = run("collapse", "demo")
+    assert done.exit_code == 2 and "was trained with other settings or inputs" in done.stderr
+    assert "Run: spectran train demo hash sasrec alphafuse" in done.stderr
+
+
+def test_models_outside_the_grid_are_refused(project: Path) -> None:
+    trained()
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["grid"]["text"]["method"].remove("morec")
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    done = run("collapse", "demo")
+    assert done.exit_code == 2 and "models/demo/hash/sasrec/morec" in done.stderr
+    assert "spectran clean --stale" in done.stderr
+
+
+def test_dry_run_writes_nothing(project: Path) -> None:
+    trained()
+    done = run("collapse", "demo", "--dry-run")
+    assert done.exit_code == 0 and "reads  artifacts/models/demo/none/sasrec/id/0" in done.stdout
+    assert "reads  artifacts/spectrum/demo/hash/centred.safetensors" in done.stdout
+    assert not Path("artifacts/collapse").exists()
