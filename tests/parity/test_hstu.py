@@ -291,7 +291,7 @@ def trained(params: config.Params, inputs: Any, **changes: Any) -> list[float]:
     parts = Parts(
         train,
         lambda width: hstu.build(sizes, width, train.dropout),
-        lambda: ranking_loss(train.loss),
+        lambda: ranking_loss(train.loss, np.ones(len(inputs.catalog) + 1)),
     )
     made = initialised(lambda: method.build(method.Config(), inputs, parts), 0)
     assert isinstance(made, Method)

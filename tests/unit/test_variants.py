@@ -10,15 +10,20 @@ from pipeline import naming
 from pipeline.config import Params
 from pipeline.errors import ConfigError
 from pipeline.methods import spectran
-from pipeline.params import load
+from pipeline.params import load, read_yaml
 from pipeline.reporting.protocol import own_values
 
+WRITTEN = read_yaml(Path("params.yaml"))["methods"]
+SMALL = {
+    "of": "spectran",
+    "query_width": 8,
+    "train": {"dropout": 0.2, "loss": {"temperature": 0.1}},
+}
 METHODS = {
-    "id": {},
-    "spectran": {"query_width": 120, "order": 3, "std": 0.02},
-    "spectran_small": {"of": "spectran", "query_width": 8, "order": 3, "std": 0.02,
-                       "train": {"dropout": 0.2, "loss": {"temperature": 0.1}}},
-}  # fmt: skip
+    "id": WRITTEN["id"],
+    "spectran": WRITTEN["spectran"],
+    "spectran_small": WRITTEN["spectran"] | SMALL,
+}
 
 
 def with_methods(tmp_path: Path, changes: dict[str, object] | None = None) -> Params:

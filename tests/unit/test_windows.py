@@ -113,7 +113,7 @@ def test_times_lie_beside_their_events_in_training() -> None:
     assert found is not None
     assert found.tolist() == [[100, 200, 300], [300, 400, 500], [0, 0, 100]]
     order, draw = generator(0, "order"), generator(0, "negatives")
-    for batch in epoch(cut, torch.tensor([1]), 1, 2, order, draw):
+    for batch in epoch(cut, next_items, Pool(torch.tensor([1]), None), 1, 2, order, draw):
         assert batch.history.times is not None
         assert torch.equal(batch.history.times, batch.history.items * 100)
 
