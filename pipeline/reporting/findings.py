@@ -8,8 +8,9 @@ from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY
 from pipeline.reporting.tables import Numbers, Value, number
 
-INITIAL_VALUES_ONLY = ("llminit",)
-"""Trained methods that read text once, for initial values, and are the ID model otherwise."""
+SIMPLE = ("llminit", "svd")
+"""Trained methods that learn nothing about the text: initial values of the ID vectors, or a frozen
+part beside them. Their variants carry their name and an underscore."""
 
 
 def findings(numbers: Numbers) -> list[str]:
@@ -85,7 +86,8 @@ def _simple(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]
     def effort(cell: Cell) -> int:
         if not cell.trained:
             return 0
-        return 1 if cell.encoder == NONE or cell.method in INITIAL_VALUES_ONLY else 2
+        simple = any(f"{cell.method}_".startswith(f"{name}_") for name in SIMPLE)
+        return 1 if cell.encoder == NONE or simple else 2
 
     groups: dict[tuple[str, ...], list[str]] = {}
     for simple, value in values.items():

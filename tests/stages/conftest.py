@@ -26,6 +26,7 @@ SKILL = {
     "llminit": 9.0,
     "morec": 4.5,
     "alphafuse": 6.0,
+    "svd": 7.0,
     "spectran": 14.0,
 }
 """Larger is better: ranks are drawn from N ** (u ** (skill / 1.6))."""
