@@ -25,6 +25,7 @@ from pipeline.reporting.findings import findings
 from pipeline.reporting.methods import MethodText
 from pipeline.reporting.protocol import QUICK_LOOK
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
+from pipeline.reporting.weights import weights_table
 
 Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Cell -> seed -> rows of CURVES."""
@@ -130,6 +131,11 @@ class Chapter:
     def collapse_rows(self) -> list[dict[str, str]]:
         """Statistics before and after training, one row per line of the charts."""
         return collapse_table(collapse_groups(self.numbers, self.collapse))
+
+    @property
+    def weights_rows(self) -> list[dict[str, str]]:
+        """What the cells with spectral attention learned, one row each."""
+        return weights_table(self.numbers, self.curves, self.monitor)
 
     @property
     def card(self) -> list[tuple[str, list[tuple[str, str]], list[Mapping[str, Any]]]]:
