@@ -162,7 +162,10 @@ class Measured:
         for epoch in range(1, 13):
             top = SKILL[cell.method] / 60
             value = top * (1 - np.exp(-epoch / 3)) - 0.002 * max(0, epoch - 8) + 0.002 * seed
-            for name, number in (("train/loss", 4 * 0.9**epoch), ("valid/ndcg@20", value)):
+            named = [("train/loss", 4 * 0.9**epoch), ("valid/ndcg@20", value)]
+            if cell.method == "spectran":
+                named += [("principal", 30.5), ("subordinate", 170.25), ("position_0", 0.75)]
+            for name, number in named:
                 rows.append({"epoch": epoch, "phase": "train", "name": name, "value": number})
         artifacts.CURVES.save(
             self.root, pa.Table.from_pylist(rows), items=ITEMS, params={}, **cell.fields, seed=seed

@@ -220,3 +220,10 @@ def test_docstring_blocks_end_at_the_next_one(tmp_path):
 @pytest.mark.parametrize("name", ["id", "spectran", "popularity", "text_neighbour"])
 def test_shipped_methods_say_their_source(name):
     assert describe(name).source and describe(name).differs
+
+
+def test_the_page_shows_what_spectral_attention_learned(page):
+    start = page.index("What spectral attention learned")
+    shown = re.sub("<[^>]+>", " ", page[start : page.index("Data card", start)]).split()
+    for word in ("principal", "30.5", "170.2", "a0", "0.75"):
+        assert word in shown
