@@ -91,7 +91,7 @@ def test_every_section_is_there(page):
 
 
 def test_collapse_shows_every_trained_method_before_and_after(page, evaluated):
-    part = page[page.index("<h3>Spectral collapse") : page.index("<h3>Data card")]
+    part = page[page.index("<h3>Spectral collapse") : page.index("<h3>What spectral")]
     assert part.count("<svg") == 2
     assert "before training" in part and "after training" in part
     trained = [cell for cell in evaluated.cells if cell.trained]
