@@ -307,7 +307,7 @@ def test_a_block_that_cannot_be_edited_safely_is_refused(content: str) -> None:
         write(HEAD + content + TAIL, "a", CHOICE)
 
 
-@pytest.mark.parametrize("method", ["id", "llminit", "llminit_raw", "spectran", "spectran_sigma"])
+@pytest.mark.parametrize("method", ["id", "llminit", "llminit_equal", "spectran", "spectran_sigma"])
 def test_the_methods_of_the_repository_can_be_written(method: str) -> None:
     text = Path("params.yaml").read_text(encoding="utf-8")
     changed, merging = write(text, method, {"train.dropout": 0.25, "train.loss.negatives": 3})
