@@ -1,0 +1,28 @@
+"""`evaluate`: metrics from ranks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.numbers import Positive
+from pipeline.strict import Strict
+
+
+class Strata(Strict):
+    """Classes of test targets by their number of training events; 0 events = unseen."""
+
+    cold_at_most: Positive
+    median_at_most: Positive
+
+
+class EvaluateConfig(Strict):
+    """Metrics from ranks."""
+
+    ks: Annotated[list[Positive], Field(min_length=1)]
+    seen_items: Literal["candidates", "excluded"]
+    """Whether items of the user's own history stay in the ranking."""
+    strata: Strata
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    """Level of the corrected paired tests; intervals have level 1 - alpha."""

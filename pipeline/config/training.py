@@ -1,0 +1,149 @@
+"""`train` and `tune`: losses, the training protocol, the search for settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.numbers import Positive, Share
+from pipeline.strict import Strict
+
+DrawnFrom = Literal["trained", "catalogue"]
+Similarity = Literal["cosine", "dot"]
+
+
+class SampledLoss(Strict):
+    """What the losses share that compare a target with drawn items."""
+
+    name: str
+    negatives: Positive
+    """Drawn per history, shared by its positions."""
+    negatives_from: DrawnFrom
+    """trained: items with a training event; catalogue: all items. An item that is only ever a
+    negative is pushed away from every user, which hides what its text says."""
+    similarity: Similarity
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the similarity."""
+
+    @property
+    def draw_power(self) -> float:
+        """Items are drawn in proportion to their training events to this power; 0 = uniformly."""
+        return 0.0
+
+
+class InfoNCELoss(SampledLoss):
+    """Cross-entropy of the target against the negatives, uncorrected."""
+
+    name: Literal["infonce"]
+
+
+class SampledSoftmaxLoss(SampledLoss):
+    """Cross-entropy against negatives that are weighted to stand for all items they come from."""
+
+    name: Literal["sampled_softmax"]
+    sampling_power: Share
+    """Items are drawn in proportion to their training events to this power: 0 = uniformly, 1 =
+    proportionally. Above 0, items without a training event are never drawn."""
+
+    @property
+    def draw_power(self) -> float:
+        """See `sampling_power`."""
+        return self.sampling_power
+
+
+class BCELoss(SampledLoss):
+    """Binary cross-entropy of the target against the mean of the negatives."""
+
+    name: Literal["bce"]
+
+
+class GBCELoss(SampledLoss):
+    """Binary cross-entropy whose positive term makes up for the share of negatives drawn."""
+
+    name: Literal["gbce"]
+    calibration: Share
+    """t: 0 = plain binary cross-entropy, 1 = fully calibrated scores."""
+
+
+class SoftmaxLoss(Strict):
+    """Cross-entropy of the target against the whole catalogue, items without an event included."""
+
+    name: Literal["softmax"]
+    similarity: Similarity
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the similarity."""
+
+    negatives: ClassVar[int] = 0
+    negatives_from: ClassVar[DrawnFrom] = "catalogue"
+    draw_power: ClassVar[float] = 0.0
+
+
+Loss = Annotated[
+    InfoNCELoss | SoftmaxLoss | SampledSoftmaxLoss | BCELoss | GBCELoss,
+    Field(discriminator="name"),
+]
+"""Ranking loss, shared by all methods. All tell `negatives`, `negatives_from`, `draw_power`."""
+
+
+class TrainConfig(Strict):
+    """Training protocol, shared by all methods and backbones."""
+
+    width: Positive
+    """Item vector size D."""
+    seeds: Annotated[list[int], Field(min_length=1)]
+    max_epochs: Positive
+    patience: Positive
+    """Epochs without a better validation value before training stops."""
+    monitor_k: Positive
+    """Early stopping watches validation NDCG at this cut-off."""
+    batch_size: Positive
+    """Histories per step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    """L2 term of Adam (coupled, as in the reference code)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    positions: Literal["all", "last"]
+    """all: every event but a user's first is a target once; last: only the last training event.
+    A backbone with cloze targets reads the same windows and masks events of its own choice."""
+    item_std: Annotated[float, Field(ge=0)]
+    """Standard deviation of initial ID vectors."""
+    loss: Loss
+    ranking: Similarity
+    """Similarity used to rank."""
+    adam_betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    """Decay of Adam's running means of the gradient and of its square."""
+    adam_eps: Annotated[float, Field(gt=0)]
+    """Added to the root of Adam's second mean."""
+    threads: Positive
+    """CPU threads of training; part of the params because sums depend on it in the last bit."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> TrainConfig:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is named twice; a repeated seed is no new run")
+        return self
+
+
+Choice = bool | int | float | str | None
+"""One value that a search may try; checked by the model that the key belongs to."""
+
+Choices = Annotated[list[Choice], Field(min_length=1)]
+
+
+class Tune(Strict):
+    """Search for settings of a method: what may be tried, and how often."""
+
+    trials: Positive
+    """Configurations tried for every method; fewer only where fewer exist."""
+    random_trials: Positive
+    """The first ones, the present values included, that are drawn before results guide the rest."""
+    seed: int
+    """Of the draws."""
+    train_seed: int
+    """Seed that every configuration is trained with."""
+    space: dict[str, Choices]
+    """For all methods: `train.KEY` -> values."""
+    methods: dict[str, dict[str, Choices]]
+    """Method -> its own keys (or further `train.KEY`) -> values; variants take those of their
+    file."""

@@ -1,0 +1,138 @@
+"""The whole of params.yaml.
+
+The blocks `methods` and `backbones` are typed by the modules of the same name and built only for
+the cell that runs (`pipeline.naming`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from pipeline.config.data import Preprocess, Source
+from pipeline.config.evaluation import EvaluateConfig
+from pipeline.config.numbers import Positive
+from pipeline.config.text import Encoder, Hash, Sbert, SpectrumConfig
+from pipeline.config.training import TrainConfig, Tune
+from pipeline.errors import ConfigError, near_miss
+from pipeline.strict import Strict, build
+
+BlockT = TypeVar("BlockT")
+
+
+class Cells(Strict):
+    """One group of cells: every backbone with every method."""
+
+    backbone: list[str]
+    method: list[str]
+
+
+class TextCells(Cells):
+    """One group of cells with item text: every encoder with every backbone and method."""
+
+    encoder: list[str]
+
+
+class Grid(Strict):
+    """What `dvc repro` makes."""
+
+    dataset: Annotated[list[str], Field(min_length=1)]
+    encoder: Annotated[list[str], Field(min_length=1)]
+    """Encoded and decomposed; the groups name which of them they train on."""
+    text: TextCells
+    """Trained methods that read item text."""
+    plain: Cells
+    """Trained methods without text; encoder `none`."""
+    ablation: TextCells
+    """As text, also for methods that name another one's file (`of`): variants of a method."""
+    protocol: TextCells
+    """As text, also for backbones with `of`: other losses, negatives, sizes."""
+    protocol_plain: Cells
+    """As plain, also for blocks with `of`."""
+    control: TextCells
+    """As text, on changed text: encoders with a `transform`."""
+    baseline: Cells
+    """Untrained methods without text; encoder and backbone `none`."""
+    baseline_text: TextCells
+    """Untrained methods with text; backbone `none`."""
+
+
+class Download(Strict):
+    """How files are fetched; changes no number."""
+
+    mirror: str | None
+    """Folder or URL tried instead of the publisher: MIRROR/DATASET/FILENAME."""
+    retries: Annotated[int, Field(ge=0)]
+    timeout_s: Positive
+    """Seconds without a byte before an attempt ends."""
+    max_unpacked_bytes: Positive
+    """Archives that unpack to more are refused."""
+
+
+class Dataset(Strict):
+    """One data set, and what it changes in `train`."""
+
+    source: Source
+    preprocess: Preprocess
+    train: dict[str, Any]
+    """Values that replace those of `train` for this data set; {} for none."""
+
+
+class Params(Strict):
+    """params.yaml."""
+
+    grid: Grid
+    datasets: dict[str, Dataset]
+    encoders: dict[str, Encoder]
+    spectrum: SpectrumConfig
+    backbones: dict[str, dict[str, Any]]
+    methods: dict[str, dict[str, Any]]
+    train: TrainConfig
+    tune: Tune
+    evaluate: EvaluateConfig
+    download: Download
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the block of a data set. Raises ConfigError for an unknown name."""
+        return _named(self.datasets, "datasets", name)
+
+    def encoder(self, name: str) -> Hash | Sbert:
+        """Return the block of an encoder. Raises ConfigError for an unknown name."""
+        return _named(self.encoders, "encoders", name)
+
+    def train_for(
+        self, dataset: str, backbone: str | None = None, method: str | None = None
+    ) -> TrainConfig:
+        """Return `train` with the own values of a data set, a backbone and a method in place.
+
+        The later named wins. Raises ConfigError when what comes out is not allowed.
+        """
+        values = _merge(self.train.model_dump(), self.dataset(dataset).train)
+        where = f"datasets.{dataset}.train"
+        for kind, name in (("backbones", backbone), ("methods", method)):
+            own = getattr(self, kind).get(name, {}).get("train")
+            if isinstance(own, Mapping) and own:
+                values = _merge(values, own)
+                where += f" and {kind}.{name}.train"
+        return build(TrainConfig, values, f"train (with {where})")
+
+
+def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:
+    if name not in blocks:
+        raise ConfigError(f"params.yaml: {section}.{name}: no such block.{near_miss(name, blocks)}")
+    return blocks[name]
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay changes over a mapping; a block with another `name` (of a loss) replaces the old one."""
+    if changes.get("name", base.get("name")) != base.get("name"):
+        return dict(changes)
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
+    return merged
