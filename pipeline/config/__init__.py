@@ -15,11 +15,15 @@ from pipeline.config.text import (
     Anisotropic,
     Encoder,
     Hash,
+    OpenAI,
     Permute,
     SameSpectrum,
     Sbert,
     SpectrumConfig,
     Transform,
+    Transformers,
+    Vectors,
+    Vllm,
 )
 from pipeline.config.training import (
     BCELoss,
@@ -56,6 +60,7 @@ __all__ = [
     "InfoNCELoss",
     "Local",
     "Loss",
+    "OpenAI",
     "Params",
     "Permute",
     "Preprocess",
@@ -74,6 +79,9 @@ __all__ = [
     "TextCells",
     "TrainConfig",
     "Transform",
+    "Transformers",
     "Tune",
+    "Vectors",
+    "Vllm",
     "Web",
 ]

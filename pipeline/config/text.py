@@ -35,45 +35,134 @@ class Anisotropic(Strict):
 Transform = Annotated[Permute | SameSpectrum | Anisotropic, Field(discriminator="kind")]
 
 
-class Hash(Strict):
-    """Deterministic vectors from hashed words; for tests, needs no model."""
+class AnyEncoder(Strict):
+    """What every block of `encoders` says."""
 
-    engine: Literal["hash"]
     width: Positive
-    """H."""
-    seed: int
-    template: str
-    """Item text, from {title}, {brand}, {categories}, {description}."""
+    """H the vectors must have."""
     transform: Transform | None
     """A control made of the cached rows; null leaves them as they are."""
 
 
-class Sbert(Strict):
-    """A sentence-transformers model."""
+class FromText(AnyEncoder):
+    """An engine that reads item text."""
 
-    engine: Literal["sbert"]
+    template: str
+    """Item text, from {title}, {brand}, {categories}, {description}; instructions stand in it."""
+
+
+class Model(FromText):
+    """A language model that runs on this machine."""
+
     model: str
     """Hub name, folder, or `package:NAME` for weights that an installed package carries."""
     revision: str | None
-    """Commit of a hub model; null for folders and packages."""
+    """Commit of a hub model; null for folders and packages. A hub model without one is resolved
+    when it is used, and its commit recorded."""
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     """Checksum of model.safetensors; null is not verified."""
-    width: Positive
-    """H the model must have."""
     normalize: bool
-    """Keep the model's closing normalisation."""
+    """Give rows of norm 1 (sbert: keep the model's closing normalisation)."""
     max_tokens: Positive
-    """Longer texts are cut here."""
+    """Longer texts are cut here, at their end; special tokens count."""
     dtype: Literal["float32", "bfloat16", "float16"]
+    """Of weights and arithmetic; rows are float32 in any case."""
     batch_size: Positive
-    """Texts per batch, sorted by length."""
-    template: str
-    """Item text, from {title}, {brand}, {categories}, {description}."""
-    transform: Transform | None
-    """A control made of the cached rows; null leaves them as they are."""
+    """Texts per batch at most."""
+    batch_tokens: Positive
+    """Tokens per batch at most, padding included; a single longer text is a batch of its own."""
 
 
-Encoder = Annotated[Hash | Sbert, Field(discriminator="engine")]
+class Hash(FromText):
+    """Deterministic vectors from hashed words; for tests, needs no model."""
+
+    engine: Literal["hash"]
+    seed: int
+
+
+class Sbert(Model):
+    """A sentence-transformers model: pooling and closing modules are the model's own."""
+
+    engine: Literal["sbert"]
+
+
+class Transformers(Model):
+    """A decoder or encoder of the transformers library, pooled here."""
+
+    engine: Literal["transformers"]
+    layer: int
+    """Hidden state that is pooled: 0 the input embeddings, k after block k, -1 the last."""
+    norm: Literal["post", "pre"]
+    """The last state after or before the model's final normalisation; other layers have none."""
+    pooling: Literal["last", "mean", "eos", "cls"]
+    """last: the last token of the text; eos: an end token put behind it; cls: the first token."""
+    bidirectional: bool
+    """Let a decoder's tokens attend to those after them, as LLM2Vec does."""
+    adapters: list[str]
+    """LoRA folders or hub names merged into the weights in this order; [] for none."""
+    trust_remote_code: bool
+    """Run code that the model brings along."""
+
+
+class Vllm(Model):
+    """A decoder run by vLLM, on GPUs; states are after the final normalisation."""
+
+    engine: Literal["vllm"]
+    pooling: Literal["last", "mean", "eos"]
+    """As for `transformers`."""
+    tensor_parallel: Positive
+    """GPUs that share one model."""
+    memory_share: Annotated[float, Field(gt=0, le=1)]
+    """Share of a GPU's memory that vLLM may take."""
+    trust_remote_code: bool
+    """Run code that the model brings along."""
+
+
+class OpenAI(FromText):
+    """Any server that answers POST BASE_URL/embeddings as OpenAI's does, vLLM's among them."""
+
+    engine: Literal["openai"]
+    model: str
+    """Name the server knows."""
+    base_url: Annotated[str, Field(pattern="^https?://")]
+    key_variable: str | None
+    """Environment variable that holds the key; null sends none. A key never stands here."""
+    dimensions: Positive | None
+    """Sent with the request, for models that can shorten their vectors; null sends nothing."""
+    normalize: bool
+    """Give rows of norm 1, whatever the server sends."""
+    max_characters: Positive
+    """Longer texts are cut here, at their end, before they are sent."""
+    batch_size: Positive
+    """Texts per request."""
+    requests_per_minute: Positive | None
+    """Requests are spaced to stay below it; null sends them one after another."""
+    retries: Annotated[int, Field(ge=0)]
+    """Attempts after a refusal for load, a server error or a timeout."""
+    timeout_s: Positive
+    """Seconds an answer may take."""
+
+
+class Vectors(AnyEncoder):
+    """Vectors made elsewhere, joined to the items by raw item id."""
+
+    engine: Literal["vectors"]
+    path: str
+    """.npy, .safetensors or .parquet file."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    """Checksum of the file; null is not verified."""
+    name: str | None
+    """Tensor or column that holds the vectors; null for .npy."""
+    ids: str
+    """.parquet: column of raw item ids. Else a text file with one raw item id per line, in the
+    order of the rows."""
+    min_matched: Annotated[float, Field(gt=0, le=1)]
+    """Share of the items that must have a vector; the others get the mean of all."""
+
+
+Encoder = Annotated[
+    Hash | Sbert | Transformers | Vllm | OpenAI | Vectors, Field(discriminator="engine")
+]
 
 
 class SpectrumConfig(Strict):

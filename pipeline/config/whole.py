@@ -14,7 +14,7 @@ from pydantic import Field
 from pipeline.config.data import Preprocess, Source
 from pipeline.config.evaluation import EvaluateConfig
 from pipeline.config.numbers import Positive
-from pipeline.config.text import Encoder, Hash, Sbert, SpectrumConfig
+from pipeline.config.text import AnyEncoder, Encoder, SpectrumConfig
 from pipeline.config.training import TrainConfig, Tune
 from pipeline.errors import ConfigError, near_miss
 from pipeline.strict import Strict, build
@@ -98,7 +98,7 @@ class Params(Strict):
         """Return the block of a data set. Raises ConfigError for an unknown name."""
         return _named(self.datasets, "datasets", name)
 
-    def encoder(self, name: str) -> Hash | Sbert:
+    def encoder(self, name: str) -> AnyEncoder:
         """Return the block of an encoder. Raises ConfigError for an unknown name."""
         return _named(self.encoders, "encoders", name)
 

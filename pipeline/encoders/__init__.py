@@ -7,12 +7,28 @@ whose rows are all cached never loads a model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pipeline.config import Hash, Sbert
+if TYPE_CHECKING:
+    from pipeline.config.text import FromText
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Texts as an engine reads them, with their lengths: batches are formed by these."""
+
+    inputs: Sequence[Any]
+    """One per text, what `encode` takes: token ids, or the text itself."""
+    tokens: np.ndarray
+    """[n] int64, tokens of each text after it was cut; an estimate unless `counted`."""
+    cut: np.ndarray
+    """[n] bool, whether the text was longer than the engine reads."""
+    counted: bool
+    """Whether the engine's own tokenizer counted."""
 
 
 class Encoder(Protocol):
@@ -21,7 +37,9 @@ class Encoder(Protocol):
     width: int
     """H."""
     batch_size: int
-    """Texts per call of `encode`."""
+    """Texts per call of `encode`, at most."""
+    batch_tokens: int
+    """Tokens per call of `encode`, padding included; a longer single text comes alone."""
 
     def identity(self) -> dict[str, Any]:
         """Return, as plain JSON, everything that changes a vector; it is the key of cached rows."""
@@ -31,24 +49,43 @@ class Encoder(Protocol):
         """Return a rough upper bound of the memory of model and one batch."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return [n, H] float32 for n <= batch_size texts of similar length."""
+    def prepare(self, texts: Sequence[str]) -> Prepared:
+        """Return the texts as `encode` takes them, and their lengths."""
+        ...
+
+    def encode(self, inputs: Sequence[Any]) -> np.ndarray:
+        """Return [n, H] float32 for prepared inputs of similar length."""
         ...
 
 
-def open_encoder(
-    spec: Hash | Sbert, base: Path, device: str, threads: int | None = None
-) -> Encoder:
+def open_encoder(spec: FromText, base: Path, device: str, threads: int | None = None) -> Encoder:
     """Return the engine of a params block.
 
     base: folder that relative model folders start from. device: cpu or cuda:N.
     threads: CPU threads of a model; None leaves the library's choice.
     Raises ConfigError when the model cannot be used as the block says.
     """
-    if isinstance(spec, Hash):
-        from pipeline.encoders.hash import HashEncoder
+    from pipeline.config import Hash, OpenAI, Sbert, Transformers, Vllm
 
-        return HashEncoder(spec.width, spec.seed)
-    from pipeline.encoders.sbert import SbertEncoder
+    match spec:
+        case Hash():
+            from pipeline.encoders.hash import HashEncoder
 
-    return SbertEncoder(spec, base, device, threads)
+            return HashEncoder(spec.width, spec.seed)
+        case Sbert():
+            from pipeline.encoders.sbert import SbertEncoder
+
+            return SbertEncoder(spec, base, device, threads)
+        case Transformers():
+            from pipeline.encoders.transformers import TransformersEncoder
+
+            return TransformersEncoder(spec, base, device, threads)
+        case Vllm():
+            from pipeline.encoders.vllm import VllmEncoder
+
+            return VllmEncoder(spec, base)
+        case OpenAI():
+            from pipeline.encoders.openai import OpenAIEncoder
+
+            return OpenAIEncoder(spec)
+    raise AssertionError(f"no engine for {type(spec).__name__}")

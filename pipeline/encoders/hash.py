@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.encoders import Prepared
+
 _WORD = re.compile(r"\w+")
 
 
@@ -26,6 +28,7 @@ class HashEncoder:
     """The `hash` engine."""
 
     batch_size = 1024
+    batch_tokens = 1 << 16
 
     def __init__(self, width: int, seed: int) -> None:
         self.width = width
@@ -41,10 +44,15 @@ class HashEncoder:
         """Return the memory of the word cache and a batch."""
         return (1 << 15) * (self.width + 200) + self.batch_size * self.width * 12
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def prepare(self, texts: Sequence[str]) -> Prepared:
+        """Count the words; nothing is cut."""
+        words = np.fromiter((len(_WORD.findall(text)) for text in texts), np.int64, len(texts))
+        return Prepared(texts, words, np.zeros(len(texts), bool), counted=True)
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
         """Return [n, H] float32 unit rows; a text without a word gives a row of zeros."""
-        rows = np.zeros((len(texts), self.width), np.float32)
-        for row, text in zip(rows, texts, strict=True):
+        rows = np.zeros((len(inputs), self.width), np.float32)
+        for row, text in zip(rows, inputs, strict=True):
             words = _WORD.findall(text.lower())
             pairs = [f"{a} {b}" for a, b in pairwise(words)]
             total = np.zeros(self.width, np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import Sbert
-from pipeline.encoders import open_encoder, sbert
+from pipeline.encoders import open_encoder
 from pipeline.encoders.batches import Lookup
-from pipeline.encoders.folder import ModelFolder
+from pipeline.encoders.folder import SbertFolder
+from pipeline.encoders.hub import need
 from pipeline.encoders.rows import RowCache
 from pipeline.encoders.sbert import SbertEncoder
 from pipeline.errors import ConfigError
@@ -38,6 +40,7 @@ def spec(**changes: Any) -> Sbert:
         "max_tokens": 128,
         "dtype": "float32",
         "batch_size": 4,
+        "batch_tokens": 1024,
         "template": "{title}",
     }
     return Sbert.model_validate(values | changes)
@@ -95,7 +98,8 @@ def test_vectors_are_those_of_the_library(loaded: SbertEncoder) -> None:
 def test_rows_survive_sorting_batching_and_the_cache(loaded: SbertEncoder, tmp_path: Path) -> None:
     texts = [TEXTS[n % 4] + " x" * (n % 3) for n in range(10)]
     lookup = Lookup(RowCache(tmp_path, loaded.identity(), 384), texts, fresh=False)
-    assert lookup.encode(loaded, str, lambda n: None) == len(set(texts))
+    work = partial(map, loaded.encode)
+    assert lookup.encode(loaded, work, str, lambda n, tokens: None) == len(set(texts))
     alone = np.vstack([loaded.encode([text]) for text in texts])
     # Padding within a batch moves vectors in the last bits (measured 1.5e-7).
     np.testing.assert_allclose(np.vstack(list(lookup.rows())), alone, atol=1e-6)
@@ -207,7 +211,7 @@ def test_absent_shard_is_refused(copy: Path) -> None:
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     (copy / "model-1.safetensors").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"model-2\.safetensors is missing \(1 of 2 shards\)"):
-        ModelFolder(copy, "m").check_layout()
+        SbertFolder(copy, "m").check_layout()
 
 
 @pytest.mark.parametrize(
@@ -262,5 +266,5 @@ def test_hub_model_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[encode\]'"):
-        sbert._need_library()
+    with pytest.raises(ConfigError, match=r"sentence-transformers.*pip install -e '\.\[encode\]'"):
+        need("sentence_transformers")
