@@ -55,7 +55,8 @@ class Lookup:
             batch = missing[start : start + engine.batch_size]
             rows = engine.encode([self.distinct[i] for i in batch])
             self._check(engine, rows, batch, label)
-            self.places[batch] = self.cache.append(self.hashes[batch], rows)
+            tokens = np.zeros(len(batch), np.uint32)
+            self.places[batch] = self.cache.append(self.hashes[batch], rows, tokens)
             if time.monotonic() - flushed > FLUSH_SECONDS:
                 self.cache.flush()
                 flushed = time.monotonic()

@@ -127,7 +127,7 @@ class SbertEncoder:
         disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage shows its own
         if self._threads is not None:
             torch.set_num_threads(self._threads)
-        with _hub_off():
+        with hub_off():
             model = SentenceTransformer(
                 str(folder.path),
                 device=self.device,
@@ -163,7 +163,7 @@ class SbertEncoder:
 
 
 @contextmanager
-def _hub_off() -> Iterator[None]:
+def hub_off() -> Iterator[None]:
     """Keep the hub out while a folder is loaded; local_files_only does not reach every question."""
     from huggingface_hub import constants
 
