@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pipeline.config import Transform
-    from pipeline.config.text import AnyEncoder, FromText
+    from pipeline.config.text import AnyEncoder, TextEncoder
     from pipeline.data.text import ItemText
     from pipeline.encoders.stream import Encoding
 
@@ -108,7 +108,7 @@ def _warn(
     run: Run,
     dataset: str,
     encoder: str,
-    spec: FromText,
+    spec: TextEncoder,
     meaning: Mapping[str, Any],
     blank: int,
     count: int,
@@ -123,7 +123,7 @@ def _warn(
         )
     model = meaning.get("model")
     commit = model.get("commit") if isinstance(model, dict) else None
-    if commit is not None and commit != getattr(spec, "revision", None):
+    if isinstance(model, dict) and commit is not None and commit != getattr(spec, "revision", None):
         run.warn(
             f"params.yaml: encoders.{encoder}: {model['name']} is at commit {commit}, and may move."
             f" Write `revision: {commit}` to keep it."
@@ -131,7 +131,7 @@ def _warn(
 
 
 def _chunks(
-    run: Run, encoding: Encoding, spec: FromText, missing: int, workers: int, device: str
+    run: Run, encoding: Encoding, spec: TextEncoder, missing: int, workers: int, device: str
 ) -> Iterator[np.ndarray]:
     """Yield the rows of all items in order, encoding what is missing."""
     from pipeline.encoders.batches import Store

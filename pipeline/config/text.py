@@ -35,7 +35,7 @@ class Anisotropic(Strict):
 Transform = Annotated[Permute | SameSpectrum | Anisotropic, Field(discriminator="kind")]
 
 
-class AnyEncoder(Strict):
+class Block(Strict):
     """What every block of `encoders` says."""
 
     width: Positive
@@ -44,7 +44,7 @@ class AnyEncoder(Strict):
     """A control made of the cached rows; null leaves them as they are."""
 
 
-class FromText(AnyEncoder):
+class FromText(Block):
     """An engine that reads item text."""
 
     template: str
@@ -143,7 +143,7 @@ class OpenAI(FromText):
     """Seconds an answer may take."""
 
 
-class Vectors(AnyEncoder):
+class Vectors(Block):
     """Vectors made elsewhere, joined to the items by raw item id."""
 
     engine: Literal["vectors"]
@@ -160,9 +160,10 @@ class Vectors(AnyEncoder):
     """Share of the items that must have a vector; the others get the mean of all."""
 
 
-Encoder = Annotated[
-    Hash | Sbert | Transformers | Vllm | OpenAI | Vectors, Field(discriminator="engine")
-]
+TextEncoder = Hash | Sbert | Transformers | Vllm | OpenAI
+"""Blocks of engines that read item text."""
+AnyEncoder = TextEncoder | Vectors
+Encoder = Annotated[AnyEncoder, Field(discriminator="engine")]
 
 
 class SpectrumConfig(Strict):

@@ -86,7 +86,7 @@ def _rows(rows: Rows, chosen: Sequence[int]) -> np.ndarray:
 def _unit(rows: np.ndarray) -> np.ndarray:
     wide = rows.astype(np.float64)
     length = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)
+    return np.asarray(np.divide(wide, length, out=np.zeros_like(wide), where=length > 0))
 
 
 def _short(value: float) -> float:

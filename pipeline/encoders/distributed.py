@@ -26,7 +26,7 @@ from pipeline.encoders.hub import need
 from pipeline.errors import SpectranError
 
 if TYPE_CHECKING:
-    from pipeline.config.text import FromText
+    from pipeline.config.text import TextEncoder
 
 
 PER_FILE = 16
@@ -38,7 +38,7 @@ CPUS = 0.5
 class _Worker:
     """One engine on one device, kept for all batches that come its way."""
 
-    def __init__(self, spec: FromText, base: Path, device: str, threads: int | None) -> None:
+    def __init__(self, spec: TextEncoder, base: Path, device: str, threads: int | None) -> None:
         self._engine = open_encoder(spec, base, device, threads)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class _Worker:
 def fill(
     batches: Iterator[Batch],
     store: Store,
-    spec: FromText,
+    spec: TextEncoder,
     base: Path,
     *,
     workers: int,
@@ -76,7 +76,7 @@ def fill(
     try:
         if not _write(batches, listed):
             return
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         logging.getLogger("ray").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         # In any order: a row depends on its own batch only.
