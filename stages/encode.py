@@ -16,11 +16,13 @@ from stages.run import Run, pick_device
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.config import Transform
+    from pipeline.config import Transform, Vectors
     from pipeline.config.text import AnyEncoder, TextEncoder
     from pipeline.data.text import ItemText
     from pipeline.encoders.stream import Encoding
 
+TITLE = "{title}"
+"""Names items where vectors were made elsewhere, from text that is not known here."""
 LOG_SECONDS = 30.0
 """Between two lines about progress in the log."""
 WINDOW_BYTES = 200_000_000
@@ -49,16 +51,27 @@ def encode(
     was, equal titles are encoded once, and ten new items cost ten texts. What the vectors look
     like (norms, neighbours, lengths of texts) is written beside them.
     """
+    from pipeline.config import Vectors
     from pipeline.data.text import ItemText
-    from pipeline.encoders import open_encoder
-    from pipeline.encoders.rows import RowCache
-    from pipeline.encoders.stream import Encoding
-    from pipeline.files import TEMPORARY, remove_orphans
 
     run.params.dataset(dataset)
     spec = run.params.encoder(encoder)
-    text = ItemText(run.root, dataset, spec.template)
+    text = ItemText(run.root, dataset, TITLE if isinstance(spec, Vectors) else spec.template)
     text.check()
+    if isinstance(spec, Vectors):
+        _join(run, spec, text, dataset, encoder)
+    else:
+        _encode(run, spec, text, dataset, encoder, workers)
+
+
+def _encode(
+    run: Run, spec: TextEncoder, text: ItemText, dataset: str, encoder: str, workers: int
+) -> None:
+    """Take the vectors from the row cache, and from the engine what is not there."""
+    from pipeline.encoders import open_encoder
+    from pipeline.encoders.rows import RowCache
+    from pipeline.encoders.stream import Encoding
+
     device = "cpu" if spec.engine in ("hash", "openai") else pick_device(run.device)
     engine = open_encoder(spec, run.base, device, run.threads)
     meaning = {**engine.identity(), "revision": run.revisions["encode"]}
@@ -73,16 +86,47 @@ def encode(
             device=device,
         ):
             return
-        remove_orphans(run.target / TEMPORARY)
         run.log_to(dataset, encoder)
         _warn(run, dataset, encoder, spec, meaning, survey.blank, len(text))
         chunks = _chunks(run, encoding, spec, survey.missing, workers, device)
-        if spec.transform is not None:
-            chunks = _transformed(run, chunks, spec.transform)
-        provenance = {"encoder": _described(spec), "identity": meaning}
-        _write(run, chunks, text, engine.width, provenance, dataset, encoder)
+        _write(run, chunks, text, spec, meaning, dataset, encoder)
         found = {**encoding.texts(), "blank": survey.blank}
-    _finish(run, text, found, encoding.encoded, dataset, encoder)
+    run.log("rows", items=len(text), distinct=found["distinct"], encoded=encoding.encoded)
+    done = f"{encoding.encoded} texts encoded"
+    _finish(run, text, {"texts": found}, done, dataset, encoder, encoded=encoding.encoded)
+
+
+def _join(run: Run, spec: Vectors, text: ItemText, dataset: str, encoder: str) -> None:
+    """Take the vectors from the user's own file."""
+    from pipeline.encoders.vectors import join
+    from pipeline.files import TEMPORARY, write_atomic
+    from pipeline.params import expand
+
+    size_bytes = (len(text) + 1) * spec.width * 4
+    if run.plan(
+        reads=[_items(run, dataset), expand(spec.path, run.base)],
+        writes=_paths(run, dataset, encoder),
+        memory_bytes=WINDOW_BYTES + 200 * len(text),
+        disk_bytes=2 * size_bytes,
+    ):
+        return
+    run.log_to(dataset, encoder)
+    raw_items = [raw for window in text.raw_items() for raw in window]
+    joined = join(spec, run.base, raw_items, run.target / TEMPORARY)
+    found = joined.matched
+    lacking = found.items - found.matched
+    if lacking:
+        listed = run.cache / "rejected" / f"{dataset}-{encoder}-missing.txt"
+        write_atomic(listed, ("\n".join(joined.missing()) + "\n").encode("utf-8", "replace"))
+        run.warn(
+            f"{dataset}: {lacking} of {found.items} items have no vector in {spec.path}; they get "
+            f"the mean of all others. First: {', '.join(map(repr, found.missing))}. All: {listed}"
+        )
+    _write(run, joined.rows(), text, spec, joined.identity, dataset, encoder)
+    met = {"matched": found.matched, "missing": lacking, "unused": found.unused}
+    run.log("joined", items=found.items, **met)
+    share = f"{found.matched / found.items:.1%} of the items matched, {found.unused} rows unused"
+    _finish(run, text, {"vectors": met}, share, dataset, encoder, **met)
 
 
 def _items(run: Run, dataset: str) -> Path:
@@ -96,12 +140,6 @@ def _paths(run: Run, dataset: str, encoder: str) -> list[Path]:
 
     cell = {"dataset": dataset, "encoder": encoder}
     return [a.path(run.target, **cell) for a in (artifacts.SEMANTIC, artifacts.SEMANTIC_STATS)]
-
-
-def _described(spec: AnyEncoder) -> dict[str, Any]:
-    """Return the block as the file keeps it."""
-    # Absent where nothing is transformed: the plain file's bytes do not know of controls.
-    return spec.model_dump(mode="json", exclude={"transform"} if spec.transform is None else set())
 
 
 def _warn(
@@ -206,8 +244,8 @@ def _write(
     run: Run,
     chunks: Iterable[np.ndarray],
     text: ItemText,
-    width: int,
-    provenance: Mapping[str, Any],
+    spec: AnyEncoder,
+    identity: Mapping[str, Any],
     dataset: str,
     encoder: str,
 ) -> None:
@@ -216,16 +254,20 @@ def _write(
 
     from pipeline import artifacts, tensorfile
 
+    if spec.transform is not None:
+        chunks = _transformed(run, chunks, spec.transform)
+    # Absent where nothing is transformed: the plain file's bytes do not know of controls.
+    block = spec.model_dump(mode="json", exclude={"transform"} if spec.transform is None else set())
     with tensorfile.write(
         artifacts.SEMANTIC,
         run.target,
-        {"values": (len(text) + 1, width)},
+        {"values": (len(text) + 1, spec.width)},
         items=text.fingerprint,
-        params=provenance,
+        params={"encoder": block, "identity": identity},
         dataset=dataset,
         encoder=encoder,
     ) as writer:
-        writer.put("values", np.zeros((1, width), np.float32))
+        writer.put("values", np.zeros((1, spec.width), np.float32))
         row = 1
         for chunk in chunks:
             writer.put("values", chunk, row)
@@ -233,7 +275,13 @@ def _write(
 
 
 def _finish(
-    run: Run, text: ItemText, texts: Mapping[str, Any], encoded: int, dataset: str, encoder: str
+    run: Run,
+    text: ItemText,
+    origin: Mapping[str, Any],
+    done: str,
+    dataset: str,
+    encoder: str,
+    **numbers: int,
 ) -> None:
     """Write what the vectors look like, and say it."""
     from pipeline import artifacts, tensorfile
@@ -244,54 +292,54 @@ def _finish(
     chosen = sample(len(text))
     near = neighbours(rows, chosen)
     names = text.describe([*chosen, *(row for found in near for row, _ in found)])
+
+    def named(row: int) -> dict[str, str]:
+        raw, shown = names[row]
+        return {"raw_item": raw, "text": shown}
+
     content = {
         "items": len(text),
         "width": rows.shape[1],
-        "texts": dict(texts),
+        **origin,
         "rows": norms(rows),
         "neighbours": [
             {
-                "raw_item": names[row][0],
-                "text": names[row][1],
-                "nearest": [
-                    {"raw_item": names[other][0], "text": names[other][1], "cosine": cosine}
-                    for other, cosine in found
-                ],
+                **named(row),
+                "nearest": [{**named(other), "cosine": cosine} for other, cosine in found],
             }
             for row, found in zip(chosen, near, strict=True)
         ],
     }
     artifacts.save_json(artifacts.SEMANTIC_STATS, run.target, content, **cell)
-    run.log("rows", items=len(text), distinct=texts["distinct"], encoded=encoded)
     run.say(_summary(content))
     run.done(
         _paths(run, dataset, encoder),
-        f"{len(text)} items x {rows.shape[1]}, {encoded} texts encoded",
+        f"{len(text)} items x {rows.shape[1]}, {done}",
         f"spectran spectrum {dataset} {encoder}",
         items=len(text),
-        encoded=encoded,
         diagnostics=content,
+        **numbers,
     )
 
 
 def _summary(content: Mapping[str, Any]) -> str:
     """Return what the vectors look like, for a person."""
-    texts, rows = content["texts"], content["rows"]
-    norm, cosine, tokens = rows["norm"], rows["mean_cosine"], texts["tokens"]
+    norm, cosine = content["rows"]["norm"], content["rows"]["mean_cosine"]
     parts = [
-        f"{texts['distinct']} distinct texts",
         f"norms {norm['min']:.3g} to {norm['max']:.3g}",
         "mean cosine -" if cosine is None else f"mean cosine {cosine:.3f}",
     ]
-    if tokens is not None:
-        parts.append(f"tokens {tokens['median']} median, {tokens['max']} longest")
-    parts.append(f"{texts['cut']} texts cut")
+    if texts := content.get("texts"):
+        parts.append(f"{texts['distinct']} distinct texts")
+        if tokens := texts["tokens"]:
+            parts.append(f"{tokens['median']} tokens in the median, {tokens['max']} at most")
+        parts.append(f"{texts['cut']} cut")
     lines = ["encode: " + ", ".join(parts)]
-    for item in content["neighbours"][:3]:
+    for item in content["neighbours"]:
         if item["nearest"]:
             nearest = item["nearest"][0]
             lines.append(
-                f"  {item['text'][:50]!r} is nearest to {nearest['text'][:50]!r} "
+                f"  nearest to {item['text'][:50]!r}: {nearest['text'][:50]!r} "
                 f"(cosine {nearest['cosine']:.2f})"
             )
     return "\n".join(lines)

@@ -351,3 +351,44 @@ def test_diagnostics_know_the_lengths_of_cached_texts(tmp_path: Path) -> None:
     base = project(tmp_path, MANY)
     first = run(base).with_suffix(".json").read_bytes()
     assert run(base).with_suffix(".json").read_bytes() == first
+
+
+# ---------------------------------------------------------------- own vectors
+
+
+def with_vectors(base: Path, ids: Sequence[str], rows: np.ndarray, **changes: Any) -> None:
+    """Put a file of vectors beside params.yaml, and a block `own` that names it."""
+    np.save(base / "own.npy", rows)
+    (base / "own.txt").write_text("\n".join(ids) + "\n")
+    content = yaml.safe_load((base / "params.yaml").read_text())
+    block = {"engine": "vectors", "path": "own.npy", "ids": "own.txt", "name": None}
+    more = {"sha256": None, "width": rows.shape[1], "min_matched": 0.5, "transform": None}
+    content["encoders"]["own"] = block | more | changes
+    (base / "params.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_own_vectors_are_joined_by_raw_id_and_missing_items_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = project(tmp_path)
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    with_vectors(base, ["i000005", "i000000", "none", "i000002", "i000001"], rows)
+    path = run(base, "own")
+    values = load_file(path)["values"]
+    mean = rows[[0, 1, 3, 4]].mean(axis=0)
+    np.testing.assert_allclose(values[1:], [rows[1], rows[4], rows[3], mean, mean, rows[0]])
+    out = capsys.readouterr()
+    assert "66.7% of the items matched, 1 rows unused" in out.out
+    assert "2 of 6 items have no vector" in out.err
+    listed = base / ".cache" / "rejected" / "demo-own-missing.txt"
+    assert listed.read_text().split() == ["i000003", "i000004"]
+    found = json.loads(path.with_suffix(".json").read_text())
+    assert found["vectors"] == {"matched": 4, "missing": 2, "unused": 1}
+
+
+def test_own_vectors_that_meet_too_few_items_leave_no_file(tmp_path: Path) -> None:
+    base = project(tmp_path)
+    with_vectors(base, ["i000005"], np.ones((1, 3), np.float32))
+    with pytest.raises(DataError, match=r"1 of 6 items have a vector.*min_matched asks for 50"):
+        run(base, "own")
+    assert not list((base / "artifacts").rglob("own.*"))
