@@ -11,7 +11,6 @@ Differs: answers are read here, so that a vector too few or out of order cannot 
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import math
@@ -26,6 +25,7 @@ import numpy as np
 
 from pipeline.config import OpenAI
 from pipeline.encoders import Prepared
+from pipeline.encoders.answer import read_message, read_vectors
 from pipeline.encoders.hub import need
 from pipeline.errors import ConfigError, DataError, ResourceError, SpectranError
 
@@ -98,35 +98,27 @@ class OpenAIEncoder:
     def _rows(self, content: bytes, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of an answer in the order of the texts, float32."""
         try:
-            answer = json.loads(content)
-        except ValueError:
-            words = self._words(content.decode("utf-8", "replace"))
+            vectors = read_vectors(content, len(texts))
+        except json.JSONDecodeError as error:
             raise DataError(
-                f"{self._where}: the answer is not JSON: {words!r}. Is base_url the address of an "
-                f"embeddings server? It mostly ends in /v1."
+                f"{self._where}: the answer is not JSON: {self._words(error.doc)!r}. Is base_url "
+                f"the address of an embeddings server? It mostly ends in /v1."
             ) from None
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
-            raise self._strange("has no list `data` of embeddings")
-        if len(data) != len(texts):
-            raise self._strange(f"holds {len(data)} vectors for {len(texts)} texts")
-        order = [entry.get("index") for entry in data]
-        if not all(type(place) is int for place in order) or set(order) != set(range(len(texts))):
-            raise self._strange(f"does not number its {len(texts)} vectors by `index` from 0")
-        vectors = [_vector(entry.get("embedding")) for entry in data]
-        if any(vector is None for vector in vectors):
-            raise self._strange("holds an embedding that is neither numbers nor base64 of float32")
-        widths = {len(vector) for vector in vectors if vector is not None}
-        if widths != {self.width}:
-            found = ", ".join(map(str, sorted(widths)))
+        except ValueError as error:
+            raise DataError(
+                f"{self._where}: the answer {error}. The request was not kept; rows of earlier "
+                f"ones are. Is this an embeddings server like OpenAI's? A smaller batch_size may "
+                f"help."
+            ) from None
+        widths = sorted({len(vector) for vector in vectors})
+        if widths != [self.width]:
+            found = ", ".join(map(str, widths))
             raise ConfigError(
                 f"{self._where} gives vectors of width {found}, params say {self.width}. Set "
                 f"`width` to the model's, or `dimensions` if the model can shorten its vectors."
             )
-        rows = np.empty((len(texts), self.width), np.float32)
         with np.errstate(over="ignore"):  # becomes infinity, which is refused
-            rows[order] = vectors
-        return rows
+            return np.array(vectors, np.float32)
 
     def _check(self, rows: np.ndarray, texts: Sequence[str]) -> None:
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -143,12 +135,6 @@ class OpenAIEncoder:
                 f"cannot be normalized; first: {texts[zero[0]][:80]!r}. The request was not kept. "
                 f"Look at the server, or set `normalize: false`."
             )
-
-    def _strange(self, problem: str) -> DataError:
-        return DataError(
-            f"{self._where}: the answer {problem}. The request was not kept; rows of earlier ones "
-            f"are. Is this an embeddings server like OpenAI's? A smaller batch_size may help."
-        )
 
     # ------------------------------------------------------------ the request
 
@@ -187,7 +173,7 @@ class OpenAIEncoder:
     def _refused(self, response: Any) -> SpectranError:
         """Return the error for a status other than success."""
         status = response.status_code
-        words = self._words(_message(response.content))
+        words = self._words(read_message(response.content))
         told = f"{self._where} answers {status}"
         said = f"{told}: {words}" if words else told
         match status:
@@ -322,33 +308,3 @@ class Pace:
         if start > now:
             self._sleep(start - now)
         self._next = start + self._gap_s
-
-
-def _vector(embedding: object) -> np.ndarray | None:
-    """Return numbers, or base64 of little-endian float32, as [H]; None for anything else."""
-    try:
-        if isinstance(embedding, str):
-            return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
-        if isinstance(embedding, list):
-            found = np.array(embedding, np.float64)  # null, which some write for NaN, becomes NaN
-            return found if found.ndim == 1 else None
-    except (ValueError, TypeError, OverflowError):
-        pass
-    return None
-
-
-def _message(content: bytes) -> str:
-    """Return what a refusal says, in OpenAI's form, in that of older vLLM, or as plain text."""
-    text = content.decode("utf-8", "replace")
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return text
-    if isinstance(body, dict):
-        error = body.get("error")
-        for part in (error, body):
-            if isinstance(part, dict) and isinstance(part.get("message"), str):
-                return str(part["message"])
-        if isinstance(error, str):
-            return error
-    return text

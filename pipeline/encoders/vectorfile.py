@@ -1,8 +1,7 @@
 """Matrices that users made elsewhere: .npy, .safetensors and .parquet, read without running code.
 
-A matrix is never loaded whole: rows are taken through a map of the file that lives for one call,
-because mapped pages count as memory. Parquet has no rows to jump to, so those that are needed are
-laid out in an unnamed file first.
+A matrix is never loaded whole: its rows are read where they lie. Parquet has no rows to jump to, so
+those that are needed are laid out in an unnamed file first.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import json
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,17 +38,41 @@ class Matrix:
     shape: tuple[int, int]
     offset: int = 0
     """Of the first number, bytes."""
-    order: Literal["C", "F"] = "C"
+    by_column: bool = False
+    """Stored column by column."""
     bfloat16: bool = False
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Return the rows at these places, [m, H] float32; what is too large becomes infinity."""
-        mapped = np.memmap(self.file, self.dtype, "r", self.offset, self.shape, self.order)
-        rows = np.asarray(mapped[places])
+        with self._open() as handle:
+            rows = self._mapped(handle, places) if self.by_column else self._read(handle, places)
         if self.bfloat16:
             rows = (rows.astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(rows, np.float32)
+
+    def _read(self, handle: IO[bytes], places: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(places), self.shape[1]), self.dtype)
+        width_bytes = rows.itemsize * self.shape[1]
+        into = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        # One read for each stretch of rows that lie behind one another.
+        starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
+        for start, end in pairwise([*starts.tolist(), len(places)]):
+            handle.seek(self.offset + int(places[start]) * width_bytes)
+            part = into[start * width_bytes : end * width_bytes]
+            if handle.readinto(part) != len(part):  # type: ignore[attr-defined]
+                raise DataError(f"{self.file}: became shorter while it was read. Write it again.")
+        return rows
+
+    def _mapped(self, handle: IO[bytes], places: np.ndarray) -> np.ndarray:
+        # The numbers of a row lie apart. The map lives for one call: its pages count as memory.
+        whole = np.memmap(handle, self.dtype, "r", self.offset, self.shape, "F")
+        return np.asarray(whole[places])
+
+    def _open(self) -> AbstractContextManager[IO[bytes]]:
+        if isinstance(self.file, Path):
+            return self.file.open("rb")
+        return nullcontext(self.file)
 
 
 def open_npy(path: Path) -> Matrix:
@@ -68,8 +92,8 @@ def open_npy(path: Path) -> Matrix:
         raise unreadable(path, "a whole .npy file", error) from None
     shape, kind = mapped.shape, mapped.dtype
     _is_matrix(path, "the array", shape, str(kind), kind.kind == "f" and kind.itemsize <= 8)
-    order: Literal["C", "F"] = "C" if mapped.flags.c_contiguous else "F"
-    return Matrix(path, kind, (shape[0], shape[1]), mapped.offset, order)
+    by_column = not mapped.flags.c_contiguous
+    return Matrix(path, kind, (shape[0], shape[1]), mapped.offset, by_column)
 
 
 def open_safetensors(path: Path, name: str) -> Matrix:
@@ -155,7 +179,8 @@ class Table:
         return np.ascontiguousarray(rows)
 
     def _batches(self, width: int) -> Iterator[pa.Array]:
-        with self._readable(), pq.ParquetFile(self.path) as file:
+        # Buffered ahead, a file comes into memory whole.
+        with self._readable(), pq.ParquetFile(self.path, pre_buffer=False) as file:
             step = max(1, BATCH_BYTES // (8 * width))
             for batch in file.iter_batches(step, columns=[self.name], use_threads=False):
                 yield batch.column(0)

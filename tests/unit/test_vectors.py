@@ -329,6 +329,13 @@ def test_damaged_file_is_refused(tmp_path: Path, make: Make, damage: str) -> Non
     refused(tmp_path, DataError, rf"{file.name}: not a whole .*Write it again", **changes)
 
 
+def test_file_that_becomes_shorter_is_refused(tmp_path: Path) -> None:
+    found = joined(tmp_path, **npy(tmp_path))
+    os.truncate(tmp_path / "own.npy", 140)
+    with pytest.raises(DataError, match=r"own\.npy: became shorter"):
+        rows(found)
+
+
 def test_damaged_pages_of_a_parquet_file_are_refused(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     ids = [f"i{n}" for n in range(1000)]
