@@ -175,7 +175,7 @@ def _all_blocks(run: Run) -> dict[str, list[str]]:
     if untold:
         reasons = "\n".join(f"encoders.{name}: {why}" for name, why in untold.items())
         raise ConfigError(
-            f"cache prune --unused: the rows of {len(untold)} encoder blocks cannot be told, so "
+            f"cache prune --unused: the rows of some encoder blocks cannot be told, so "
             f"none can be called unused. Mend or remove these blocks, or use --older-than.\n"
             f"{reasons}"
         )
