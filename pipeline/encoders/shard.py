@@ -59,6 +59,12 @@ def numbers(folder: Path) -> list[int]:
     return sorted({int(match[1]) for name in names if (match := _NAME.fullmatch(name))})
 
 
+def unlink(folder: Path, number: int) -> None:
+    """Delete a shard that is locked. The index goes first: nobody finds rows without one."""
+    place(folder, number, INDEX).unlink(missing_ok=True)
+    place(folder, number, ROWS).unlink(missing_ok=True)
+
+
 class Shard:
     """A shard as readers see it.
 
@@ -141,7 +147,7 @@ class Shard:
     def _fill(self, part: Records, start: int) -> None:
         view, offset = part.view(np.uint8), start * RECORD.itemsize
         while len(view):
-            count = os.preadv(self._index, [view], offset)
+            count = os.preadv(self._index, [view.data], offset)
             if not count:
                 raise self._cut()
             view, offset = view[count:], offset + count
@@ -232,11 +238,6 @@ class Writer:
         os.fsync(self._index)
         fsync_folder(self.folder)
 
-    def remove(self) -> None:
-        """Delete the shard. The index goes first: rows without one are found by nobody."""
-        place(self.folder, self.number, INDEX).unlink(missing_ok=True)
-        place(self.folder, self.number, ROWS).unlink(missing_ok=True)
-
 
 def checksums(records: Records, rows: np.ndarray) -> np.ndarray:
     """Return [n] uint32, the CRC-32 of each hash, its tokens and its row."""
@@ -266,7 +267,7 @@ def _committed(index: int, rows: int, width: int) -> int:
 
 
 def _write(descriptor: int, content: np.ndarray, offset: int) -> None:
-    left = memoryview(content.reshape(-1).view(np.uint8))
+    left = content.reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(descriptor, left, offset)
         left, offset = left[written:], offset + written
