@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pipeline.data.text import PLACEHOLDER, clean, clean_columns, render
+from pipeline.data.text import PLACEHOLDER, clean, clean_columns, render, well_formed
 from pipeline.errors import ConfigError, DataError
 from pipeline.values import Catalog
 
@@ -90,3 +90,10 @@ def test_bad_template_is_refused(template: str, message: str) -> None:
 def test_template_of_an_empty_column_is_refused() -> None:
     with pytest.raises(DataError, match="none of the 2 items has categories"):
         render(catalog(("Drill", ""), ("Saw", "")), "{categories}")
+
+
+def test_lone_surrogates_become_the_replacement_character() -> None:
+    texts = ["plain", "caf\u00e9 \U0001f600", "\ud800 a \udfff", ""]
+    assert well_formed(texts) == ["plain", "caf\u00e9 \U0001f600", "\ufffd a \ufffd", ""]
+    for text in well_formed(texts):
+        text.encode("utf-8")
