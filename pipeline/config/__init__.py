@@ -12,6 +12,7 @@ from pipeline.config.data import (
 )
 from pipeline.config.evaluation import EvaluateConfig, Strata
 from pipeline.config.text import (
+    Adapter,
     Anisotropic,
     Encoder,
     Hash,
@@ -43,6 +44,7 @@ from pipeline.config.training import (
 from pipeline.config.whole import Cells, Dataset, Download, Grid, Params, TextCells
 
 __all__ = [
+    "Adapter",
     "Anisotropic",
     "BCELoss",
     "Cells",

@@ -86,20 +86,33 @@ class Sbert(Model):
     engine: Literal["sbert"]
 
 
+class Adapter(Strict):
+    """A LoRA adapter."""
+
+    model: str
+    """Hub name or folder."""
+    revision: str | None
+    """Commit on the hub; null as for a model."""
+
+
 class Transformers(Model):
-    """A decoder or encoder of the transformers library, pooled here."""
+    """A decoder or encoder of the transformers library, pooled here.
+
+    A text is read with the special tokens that the tokenizer puts around it.
+    """
 
     engine: Literal["transformers"]
-    layer: int
+    layer: Annotated[int, Field(ge=-1)]
     """Hidden state that is pooled: 0 the input embeddings, k after block k, -1 the last."""
     norm: Literal["post", "pre"]
     """The last state after or before the model's final normalisation; other layers have none."""
     pooling: Literal["last", "mean", "eos", "cls"]
-    """last: the last token of the text; eos: an end token put behind it; cls: the first token."""
+    """last: the last token, special ones included; mean: all of them; cls: the first; eos: the end
+    token, put behind the text where the tokenizer does not."""
     bidirectional: bool
     """Let a decoder's tokens attend to those after them, as LLM2Vec does."""
-    adapters: list[str]
-    """LoRA folders or hub names merged into the weights in this order; [] for none."""
+    adapters: list[Adapter]
+    """Merged into the weights in this order; [] for none."""
     trust_remote_code: bool
     """Run code that the model brings along."""
 

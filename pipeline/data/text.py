@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import string
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, DataError, near_miss
@@ -23,6 +24,7 @@ equal text for all such items gives them equal vectors, so none is favoured. Cal
 
 _INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{200b}\x{2028}\x{2029}\x{feff}\s]+"
 _SPACE = re.compile(r"\s+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean(texts: pl.Series) -> pl.Series:
@@ -46,6 +48,15 @@ def clean(texts: pl.Series) -> pl.Series:
 def clean_columns(items: pl.DataFrame) -> pl.DataFrame:
     """Clean every text column of the item table."""
     return items.with_columns(clean(items[name]) for name in FIELDS)
+
+
+def well_formed(texts: Sequence[str]) -> list[str]:
+    """Return the texts with U+FFFD in place of each lone surrogate.
+
+    A surrogate alone is no character, and tokenizers and servers, which read UTF-8, refuse the
+    text. Every engine prepares texts by this, so that a text always gives one and the same row.
+    """
+    return [text if text.isascii() else _SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def parse_template(template: str) -> list[tuple[str, str | None]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -13,6 +14,7 @@ from pipeline.files import sha256_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _SETTINGS = {".json", ".txt", ".model", ".jinja", ".py"}
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt")
@@ -62,6 +64,21 @@ class ModelFolder:
         """Size of all weights, bytes."""
         return sum(file.stat().st_size for file in self.path.rglob("*.safetensors"))
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights, from the headers of the files."""
+        from safetensors import safe_open
+
+        files = [self.path / WEIGHTS]
+        if not files[0].is_file():
+            files = [self.path / name for name in self._shards()]
+        count = 0
+        for file in files:
+            with safe_open(file, "np") as opened:
+                names = opened.keys()
+                count += sum(prod(opened.get_slice(name).get_shape()) for name in names)
+        return count
+
     def check(self, weights_sha256: str | None) -> None:
         """Refuse a folder that is incomplete, carries other weights, or would run foreign code."""
         self.check_layout()
@@ -83,6 +100,12 @@ class ModelFolder:
 
     def check_layout(self) -> None:
         """Raise ConfigError unless settings, safetensors weights and tokenizer are there."""
+        if (self.path / ADAPTER).is_file():
+            # The library would go and load the model that the adapter was made for.
+            raise self.wrong(
+                f"it is a LoRA adapter ({ADAPTER}). Name the model it was made for as `model`, "
+                f"with the engine transformers, and this one under `adapters`."
+            )
         self.require("config.json", "Is this a model of the transformers library?")
         self.json("config.json")
         self.check_weights(self.path)
@@ -111,8 +134,7 @@ class ModelFolder:
             return True
         if not (folder / INDEX).is_file():
             return False
-        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        shards = set(content["weight_map"].values())
+        shards = self._shards(folder)
         absent = sorted(name for name in shards if not (folder / name).is_file())
         if absent:
             raise self.wrong(f"{absent[0]} is missing ({len(absent)} of {len(shards)} shards).")
@@ -131,6 +153,10 @@ class ModelFolder:
             f"encoder model {self.name!r}: {problem} Looked in {self.path}. "
             f"Copy the whole model again, or set another `model` in params.yaml."
         )
+
+    def _shards(self, folder: Path | None = None) -> set[str]:
+        content = json.loads(((folder or self.path) / INDEX).read_text(encoding="utf-8"))
+        return set(content["weight_map"].values())
 
     def _digest(self, files: Iterable[Path]) -> str:
         total = hashlib.sha256()

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.text import Model
+from pipeline.config.text import Adapter, Model
 from pipeline.encoders.folder import ModelFolder
 from pipeline.errors import ConfigError
 
@@ -17,12 +17,16 @@ PACKAGE = "package:"
 _COMMIT = re.compile("[0-9a-f]{40}")
 _FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
 _CODE = ["*.py"]
+_SECOND_COPIES = ["consolidated*", "original/*", "onnx/*", "openvino/*"]
+"""The same weights in other layouts, which some models carry beside the one that is read."""
 
 
 class Located:
-    """The files of a block's model."""
+    """The files of a block's model, or of an adapter."""
 
-    def __init__(self, spec: Model, base: Path, kind: type[ModelFolder], *, code: bool) -> None:
+    def __init__(
+        self, spec: Model | Adapter, base: Path, kind: type[ModelFolder], *, code: bool
+    ) -> None:
         """kind: what a folder must hold. code: fetch the code that a hub model brings along."""
         self.spec = spec
         self._base = base
@@ -38,8 +42,8 @@ class Located:
         if self.local is not None:
             return self.local.contents
         revision = self.spec.revision
-        pinned = revision is not None and _COMMIT.fullmatch(revision)
-        return {"name": self.spec.model, "commit": revision if pinned else self.folder.commit}
+        commit = revision if is_commit(revision) else self.folder.commit
+        return {"name": self.spec.model, "commit": commit}
 
     @property
     def resolved(self) -> str | None:
@@ -70,9 +74,17 @@ class Located:
         """The folder the model is loaded from; a hub model is fetched."""
         return self.local or self._kind(fetch(self.spec.model, self.spec.revision, self._code))
 
+    @property
+    def present(self) -> ModelFolder | None:
+        """The folder when its files lie on this disk already; nothing is fetched."""
+        if self.local is not None or "folder" in vars(self):
+            return self.folder
+        found = cached(self.spec.model, self.spec.revision)
+        return None if found is None else self._kind(found, self.spec.model)
+
     def weights_bytes(self) -> int:
         """Return the size of weights on this disk, bytes; 0 for what is not fetched yet."""
-        return 0 if self.local is None else self.local.weights_bytes
+        return 0 if self.present is None else self.present.weights_bytes
 
 
 def fetch(name: str, revision: str | None, code: bool = False) -> Path:
@@ -86,7 +98,10 @@ def fetch(name: str, revision: str | None, code: bool = False) -> Path:
 
     try:
         found = snapshot_download(
-            name, revision=revision, allow_patterns=_FILES + (_CODE if code else [])
+            name,
+            revision=revision,
+            allow_patterns=_FILES + (_CODE if code else []),
+            ignore_patterns=_SECOND_COPIES,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -96,6 +111,30 @@ def fetch(name: str, revision: str | None, code: bool = False) -> Path:
             f"page if it has any, or copy the model to a folder and name that."
         ) from None
     return Path(found)
+
+
+def cached(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a hub model's snapshot in the hub's cache, None when it has none."""
+    need("huggingface_hub")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision names one state of a hub model for good; a branch or null does not."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def on_hub(name: str, base: Path) -> bool:
+    """Whether a model's name is one of the hub, and neither of a folder nor of a package."""
+    if name.startswith((PACKAGE, "/", ".", "~", "$")):
+        return False
+    return not (base / name).is_dir()
 
 
 @contextmanager

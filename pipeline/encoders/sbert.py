@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Sbert
+from pipeline.data.text import well_formed
 from pipeline.encoders import Prepared
 from pipeline.encoders.folder import SbertFolder
 from pipeline.encoders.hub import Located, hub_off, major, need
+from pipeline.encoders.limits import check_length, check_width
 from pipeline.errors import ConfigError
 
 _NORMALIZE = "Normalize"
@@ -54,8 +56,9 @@ class SbertEncoder:
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Count the tokens; the model tokenizes again, because its modules may differ in how."""
+        texts = well_formed(texts)
         found = self._model.tokenizer(
-            list(texts), truncation=False, padding=False, verbose=False, return_attention_mask=False
+            texts, truncation=False, padding=False, verbose=False, return_attention_mask=False
         )
         lengths = np.fromiter((len(ids) for ids in found["input_ids"]), np.int64, len(texts))
         limit = self.spec.max_tokens
@@ -103,29 +106,12 @@ class SbertEncoder:
         return model
 
     def _check(self, model: Any) -> None:
-        width = int(model.encode("width", show_progress_bar=False).shape[-1])
-        if width != self.width:
-            raise ConfigError(
-                f"encoder model {self.spec.model!r} gives vectors of width {width}, params say "
-                f"{self.width}. Set `width: {width}`."
-            )
-        limit = _position_limit(model)
-        if limit is not None and self.spec.max_tokens > limit:
-            raise ConfigError(
-                f"encoder model {self.spec.model!r} reads at most {limit} tokens, params say "
-                f"max_tokens: {self.spec.max_tokens}. Set `max_tokens: {limit}` or less."
-            )
+        check_width(self.spec, int(model.encode("width", show_progress_bar=False).shape[-1]))
+        settings = getattr(getattr(model[0], "auto_model", None), "config", None)
+        check_length(self.spec, model.tokenizer, settings)
         if model.tokenizer.pad_token is None:
             raise ConfigError(
                 f"encoder model {self.spec.model!r}: its tokenizer has no padding token, so texts "
-                f"cannot be batched. Set pad_token in its tokenizer_config.json."
+                f"cannot be batched. Set pad_token in its tokenizer_config.json, or take the "
+                f"engine transformers, which needs none."
             )
-
-
-def _position_limit(model: Any) -> int | None:
-    """Return the longest input in tokens, None where the model states none."""
-    limits = [getattr(model.tokenizer, "model_max_length", None)]
-    settings = getattr(getattr(model[0], "auto_model", None), "config", None)
-    limits.append(getattr(settings, "max_position_embeddings", None))
-    # Tokenizers without a limit state 10^30.
-    return min((int(n) for n in limits if n is not None and n < 10**9), default=None)
