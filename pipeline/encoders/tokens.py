@@ -104,7 +104,7 @@ class TokenizedModel:
         from transformers.utils import logging
 
         before = logging.get_verbosity()
-        logging.set_verbosity_error()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage shows its own
         try:
             with hub_off():
