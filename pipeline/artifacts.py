@@ -28,6 +28,7 @@ ITEMS = Table(
             pa.field("description", pa.string()),
         ]
     ),
+    row_group=1 << 16,
 )
 """The catalogue: items 1..N by ascending raw id; text never null."""
 
@@ -61,6 +62,13 @@ SEMANTIC = Tensors(
     layout={"values": ("float32", ("N+1", "H"))},
 )
 """Text embeddings; row 0 is padding and exactly zero."""
+
+SEMANTIC_STATS = Artifact(
+    "semantic_stats",
+    "semantic/{dataset}/{encoder}.json",
+    "spectran encode {dataset} {encoder}",
+)
+"""What the vectors look like: norms, mean cosine, neighbours of a few items, lengths of texts."""
 
 SPECTRUM = Tensors(
     "spectrum",
@@ -213,6 +221,7 @@ ALL: Sequence[Artifact] = (
     SEQUENCES,
     DATA_STATS,
     SEMANTIC,
+    SEMANTIC_STATS,
     SPECTRUM,
     SPECTRUM_STATS,
     MODEL,

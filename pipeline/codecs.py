@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,8 @@ class Table(Artifact):
     """A Parquet file with a fixed schema."""
 
     schema: pa.Schema | None = None
+    row_group: int | None = None
+    """Rows per group where the table is read in windows; None leaves the library's choice."""
 
     def save(
         self, root: Path, table: pa.Table, *, items: str, params: Mapping[str, Any], **cell: object
@@ -171,31 +174,67 @@ class Table(Artifact):
         self._finite(root, table, cell)
         table = table.replace_schema_metadata({KEY: _provenance(self, items, params)})
         with atomic(path, root / TEMPORARY) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+            pq.write_table(
+                table,
+                temporary,
+                compression="zstd",
+                write_page_checksum=True,
+                row_group_size=self.row_group,
+            )
         return path
 
     def load(
         self, root: Path, *, items: str | None = None, **cell: object
     ) -> tuple[pa.Table, dict[str, Any]]:
         """Return the table and the metadata after checking schema, version and catalogue."""
-        path = self.path(root, **cell)
+        with self._reading(root, cell):
+            table = pq.read_table(self.path(root, **cell), page_checksum_verification=True)
+        header = self._described(root, table.schema, items, cell)
+        self._finite(root, table, cell)
+        return table, header
+
+    def open(self, root: Path, **cell: object) -> tuple[int, dict[str, Any]]:
+        """Return the number of rows and the metadata, checked as by `load`; reads no column."""
+        with self._reading(root, cell), pq.ParquetFile(self.path(root, **cell)) as file:
+            count, schema = file.metadata.num_rows, file.schema_arrow
+        return count, self._described(root, schema, None, cell)
+
+    def batches(
+        self, root: Path, columns: Sequence[str], size: int, **cell: object
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield some columns in batches of at most `size` rows; memory stays flat."""
+        with (
+            self._reading(root, cell),
+            pq.ParquetFile(
+                self.path(root, **cell), page_checksum_verification=True, pre_buffer=False
+            ) as file,
+        ):
+            yield from file.iter_batches(size, columns=list(columns), use_threads=False)
+
+    @contextmanager
+    def _reading(self, root: Path, cell: Mapping[str, object]) -> Iterator[None]:
+        """Turn what the library raises on an absent or damaged file into the error that helps."""
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
+            yield
         except FileNotFoundError:
             raise missing(self, root, cell) from None
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0][:120]
             raise self.fail(root, cell, f"is truncated or damaged ({reason}).") from None
-        text = (table.schema.metadata or {}).get(KEY.encode())
+
+    def _described(
+        self, root: Path, schema: pa.Schema, items: str | None, cell: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """Return the metadata after checking version, catalogue and columns."""
+        text = (schema.metadata or {}).get(KEY.encode())
         if text is None:
             raise self.fail(root, cell, "is not a file of spectran.")
         header = _verify(self, root, text.decode(), items, cell)
         plain = self.schema
-        if plain is not None and not table.schema.remove_metadata().equals(plain):
-            found = ", ".join(f"{f.name} {f.type}" for f in table.schema)
+        if plain is not None and not schema.remove_metadata().equals(plain):
+            found = ", ".join(f"{f.name} {f.type}" for f in schema)
             raise self.fail(root, cell, f"has the columns {found}; another layout is expected.")
-        self._finite(root, table, cell)
-        return table, header
+        return header
 
     def _finite(self, root: Path, table: pa.Table, cell: Mapping[str, object]) -> None:
         for field in table.schema:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ def atomic(path: Path, scratch: Path | None = None) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        fsync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
@@ -49,6 +50,37 @@ def write_atomic(path: Path, content: bytes, scratch: Path | None = None) -> Non
     """Write bytes to `path` so that readers see the old file or the whole new one."""
     with atomic(path, scratch) as temporary, temporary.open("wb") as handle:
         handle.write(content)
+
+
+def make_shared(folder: Path) -> None:
+    """Make a folder and those above it; each gives the group what the one above gives it."""
+    if folder.is_dir():
+        return
+    make_shared(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+        share(folder)
+
+
+def share(path: Path) -> None:
+    """Give the group the rights to a new file or folder that it has to the folder around it.
+
+    So colleagues can go on with each other's work in a folder they share, whatever the umask.
+    """
+    with suppress(FileNotFoundError):  # removed meanwhile by another process
+        if path.parent.stat().st_mode & stat.S_IWGRP:
+            path.chmod(path.stat().st_mode | (0o070 if path.is_dir() else 0o060))
+
+
+def open_shared(path: Path) -> int:
+    """Open a file for reading and writing, made where it is new; return its descriptor."""
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR)
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            share(path)
+            return descriptor
 
 
 def sha256_file(path: Path) -> str:
@@ -81,7 +113,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

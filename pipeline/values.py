@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,29 @@ from pipeline.errors import ArtifactError
 
 NOT_HELD = -1
 """valid_at or test_at of a user without such a target, in memory."""
+
+
+IDENTIFYING = ("raw_item", "title", "brand", "categories", "description")
+"""Columns of ITEMS that make a catalogue what it is."""
+
+
+def catalog_fingerprint(chunks: Callable[[str], Iterable[pa.Array]]) -> str:
+    """Return the SHA-256 over raw ids and text: per column all lengths, then all bytes.
+
+    chunks: yields a column in pieces, twice.
+    """
+    digest = hashlib.sha256()
+    for name in IDENTIFYING:
+        for part in (0, 1):
+            for chunk in chunks(name):
+                column = chunk.cast(pa.large_string())
+                _, places, content = column.buffers()
+                ends = np.frombuffer(places, "<i8")[column.offset : column.offset + len(column) + 1]
+                if part == 0:
+                    digest.update(np.diff(ends).tobytes())
+                elif content is not None and len(ends):
+                    digest.update(memoryview(content)[ends[0] : ends[-1]])
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -33,17 +56,11 @@ class Catalog:
         numbers = table["item"].to_numpy()
         if not np.array_equal(numbers, np.arange(1, len(numbers) + 1)):
             raise ArtifactError("items: the column `item` must run from 1 to N without gaps.")
-        digest = hashlib.sha256()
-        for name in ("raw_item", "title", "brand", "categories", "description"):
-            column = table[name].cast(pa.large_string()).combine_chunks()
-            if column.null_count:
+        for name in IDENTIFYING:
+            if table[name].null_count:
                 raise ArtifactError(f"items: the column `{name}` holds nulls.")
-            _, places, content = column.buffers()
-            ends = np.frombuffer(places, "<i8")[column.offset : column.offset + len(column) + 1]
-            digest.update(np.diff(ends).tobytes())
-            if content is not None:
-                digest.update(memoryview(content)[ends[0] : ends[-1]])
-        return cls(table, digest.hexdigest())
+        fingerprint = catalog_fingerprint(lambda name: table[name].chunks)
+        return cls(table, fingerprint)
 
     @classmethod
     def load(cls, root: Path, dataset: str) -> Catalog:

@@ -115,10 +115,14 @@ def tuning(params: Params) -> Iterator[str]:
 
 def unpinned(params: Params) -> Iterator[str]:
     """Yield a warning for every hub model whose commit may change under the same name."""
+    from pipeline.config.text import Model
+
     for name, encoder in params.encoders.items():
-        if encoder.engine == "hash" or encoder.model.startswith(("package:", "/", ".", "~", "$")):
+        if not isinstance(encoder, Model):
             continue
-        if getattr(encoder, "revision", None) is None:
+        if encoder.model.startswith(("package:", "/", ".", "~", "$")):
+            continue
+        if encoder.revision is None:
             yield (
                 f"params.yaml: encoders.{name}.revision is null: the hub may serve another "
                 f"{encoder.model} tomorrow. Write the commit of the model."
@@ -180,6 +184,7 @@ def grid(params: Params) -> Iterator[str]:
             if (name != "none") != trained:
                 wanted = "a real backbone" if trained else "none"
                 yield f"params.yaml: grid.{group}.backbone: {name}; this group takes {wanted}."
+    yield from idle_vectors(params)
     try:
         for cell in all_cells(params.grid):
             cell.train(params)
@@ -187,12 +192,27 @@ def grid(params: Params) -> Iterator[str]:
         yield str(error)
 
 
+def idle_vectors(params: Params) -> Iterator[str]:
+    """Yield supplied vectors that the grid reads for no method: nobody brings them for that."""
+    from pipeline.config import Vectors
+
+    groups = [getattr(params.grid, group) for group in PLAIN]
+    reading = [g for g in groups if g.backbone and any(reads_text(params, m) for m in g.method)]
+    used = {name for group in reading for name in group.encoder}
+    for name in params.grid.encoder:
+        if isinstance(params.encoders.get(name), Vectors) and name not in used:
+            yield (
+                f"params.yaml: grid.encoder: {name} holds supplied vectors, but no method that "
+                f"reads item text uses them. Add {name} to the encoders of a group with such "
+                f"methods, e.g. grid.text.encoder, or take it out of grid.encoder."
+            )
+
+
 def misplaced(params: Params) -> Iterator[str]:
     """Yield a warning for methods that a group repeats per encoder although they read no text."""
     for group, other in PLAIN.items():
         for name in getattr(params.grid, group).method:
-            needs = method_needs(params, name)
-            if needs is not None and not any(need in TEXT for need in needs):
+            if reads_text(params, name) is False:
                 yield (
                     f"params.yaml: grid.{group}.method: {name} reads no text, so every encoder "
                     f"repeats it. Move it to grid.{other}."
@@ -216,6 +236,12 @@ def method_needs(params: Params, name: str) -> set[str] | None:
     if found is None:
         return None
     return {need.partition(":")[0] for need in getattr(found, "NEEDS", ())}
+
+
+def reads_text(params: Params, name: str) -> bool | None:
+    """Whether a method reads what is made from item text; None when it does not exist."""
+    needs = method_needs(params, name)
+    return None if needs is None else any(need in TEXT for need in needs)
 
 
 def is_untrained(params: Params, name: str) -> bool | None:

@@ -25,6 +25,9 @@ Examples:
   spectran report
 """
 
+GROUPS = {"cache": "Cached rows: cache ls, cache verify, cache prune."}
+"""First word of commands with two words -> what they are about."""
+
 ORDER = ("download", "preprocess", "encode", "spectrum", "train", "evaluate", "collapse", "report")
 
 
@@ -41,12 +44,17 @@ def build() -> typer.Typer:
     for module in pkgutil.iter_modules(stages.__path__):
         if module.name not in ("cli", "command", "run"):
             importlib.import_module(f"stages.{module.name}")
+    groups: dict[str, typer.Typer] = {}
     known = {name: place for place, name in enumerate(ORDER)}
     for name in sorted(COMMANDS, key=lambda n: (known.get(n, len(ORDER)), n)):
         entry = COMMANDS[name]
         examples = "\n".join(f"  {line}" for line in entry.examples)
         text = f"{inspect.getdoc(entry.function)}\n\n\b\nExamples:\n{examples}\n"
-        app.command(name=name, help=text)(entry.callback)
+        group, _, last = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True)
+            app.add_typer(groups[group], name=group)
+        groups.get(group, app).command(name=last, help=text)(entry.callback)
     app.callback()(_program)
     return app
 

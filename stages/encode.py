@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,16 +16,24 @@ from stages.run import Run, pick_device
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.config import Transform
-    from pipeline.encoders import Encoder
-    from pipeline.encoders.batches import Lookup
-    from pipeline.values import Catalog
+    from pipeline.config import Transform, Vectors
+    from pipeline.config.text import AnyEncoder, TextEncoder
+    from pipeline.data.text import ItemText
+    from pipeline.encoders.stream import Encoding
+
+TITLE = "{title}"
+"""Names items where vectors were made elsewhere, from text that is not known here."""
+LOG_SECONDS = 30.0
+"""Between two lines about progress in the log."""
+WINDOW_BYTES = 200_000_000
+"""Texts of one window with their hashes and token ids, and a chunk of rows."""
 
 
 @command(
     "spectran encode demo minilm",
     "spectran encode demo hash --json",
     "spectran encode demo minilm --device cuda:0",
+    "spectran encode demo minilm --workers 2",
     stage=True,
     compute=True,
 )
@@ -30,76 +41,188 @@ def encode(
     run: Run,
     dataset: Annotated[str, typer.Argument(help="A block of `datasets`.")],
     encoder: Annotated[str, typer.Argument(help="A block of `encoders`.")],
+    workers: Annotated[
+        int, typer.Option(min=0, help="Engines side by side through Ray, with a GPU each.")
+    ] = 0,
 ) -> None:
     """Embed the text of every item of DATASET with ENCODER.
 
     Rows are cached by what they mean and by their text: a run that was stopped goes on where it
-    was, equal titles are encoded once, and ten new items cost ten texts.
+    was, equal titles are encoded once, and ten new items cost ten texts. What the vectors look
+    like (norms, neighbours, lengths of texts) is written beside them.
     """
-    from pipeline import artifacts, encoders
-    from pipeline.data.text import PLACEHOLDER, render
-    from pipeline.encoders.batches import Lookup
-    from pipeline.encoders.rows import RowCache
-    from pipeline.files import TEMPORARY, remove_orphans
-    from pipeline.values import Catalog
+    from pipeline.config import Vectors
+    from pipeline.data.text import ItemText
 
     run.params.dataset(dataset)
     spec = run.params.encoder(encoder)
-    catalog = Catalog.load(run.root, dataset)
-    texts = render(catalog, spec.template)
-    device = "cpu" if spec.engine == "hash" else pick_device(run.device)
-    engine = encoders.open_encoder(spec, run.base, device, run.threads)
+    text = ItemText(run.root, dataset, TITLE if isinstance(spec, Vectors) else spec.template)
+    text.check()
+    if isinstance(spec, Vectors):
+        _join(run, spec, text, dataset, encoder)
+    else:
+        _encode(run, spec, text, dataset, encoder, workers)
+
+
+def _encode(
+    run: Run, spec: TextEncoder, text: ItemText, dataset: str, encoder: str, workers: int
+) -> None:
+    """Take the vectors from the row cache, and from the engine what is not there."""
+    from pipeline.encoders import open_encoder
+    from pipeline.encoders.rows import RowCache
+    from pipeline.encoders.stream import Encoding
+
+    device = "cpu" if spec.engine in ("hash", "openai") else pick_device(run.device)
+    engine = open_encoder(spec, run.base, device, run.threads)
     meaning = {**engine.identity(), "revision": run.revisions["encode"]}
-    cache = RowCache(run.cache, meaning, engine.width)
-    lookup = Lookup(cache, texts, fresh=run.force)
-    missing = len(lookup.missing)
-    size_bytes = (len(texts) + 1) * engine.width * 4
-    cell = {"dataset": dataset, "encoder": encoder}
-    path = artifacts.SEMANTIC.path(run.target, **cell)
+    with RowCache(run.cache, meaning, engine.width) as cache:
+        encoding = Encoding(text, engine, cache, fresh=run.force)
+        survey = encoding.survey()
+        if run.plan(
+            reads=[_items(run, dataset)],
+            writes=_paths(run, dataset, encoder),
+            memory_bytes=(engine.memory_bytes() if survey.missing else 0) + WINDOW_BYTES,
+            disk_bytes=(len(text) + 1 + survey.missing) * engine.width * 4,
+            device=device,
+        ):
+            return
+        run.log_to(dataset, encoder)
+        _warn(run, dataset, encoder, spec, meaning, survey.blank, len(text))
+        chunks = _chunks(run, encoding, spec, survey.missing, workers, device)
+        _write(run, chunks, text, spec, meaning, dataset, encoder)
+        found = {**encoding.texts(), "blank": survey.blank}
+    run.log("rows", items=len(text), distinct=found["distinct"], encoded=encoding.encoded)
+    done = f"{encoding.encoded} texts encoded"
+    _finish(run, text, {"texts": found}, done, dataset, encoder, encoded=encoding.encoded)
+
+
+def _join(run: Run, spec: Vectors, text: ItemText, dataset: str, encoder: str) -> None:
+    """Take the vectors from the user's own file."""
+    from pipeline.encoders.vectors import join
+    from pipeline.files import TEMPORARY, write_atomic
+    from pipeline.params import expand
+
+    size_bytes = (len(text) + 1) * spec.width * 4
     if run.plan(
-        reads=[artifacts.ITEMS.path(run.root, dataset=dataset)],
-        writes=[path],
-        memory_bytes=(engine.memory_bytes() if missing else 0) + (64 << 20) + 300 * len(texts),
-        disk_bytes=size_bytes + missing * engine.width * 4,
-        device=device,
+        reads=[_items(run, dataset), expand(spec.path, run.base)],
+        writes=_paths(run, dataset, encoder),
+        memory_bytes=WINDOW_BYTES + 200 * len(text),
+        disk_bytes=2 * size_bytes,
     ):
         return
-    remove_orphans(run.target / TEMPORARY)
     run.log_to(dataset, encoder)
-    if blank := texts.count(PLACEHOLDER):
+    raw_items = [raw for window in text.raw_items() for raw in window]
+    joined = join(spec, run.base, raw_items, run.target / TEMPORARY)
+    found = joined.matched
+    lacking = found.items - found.matched
+    if lacking:
+        listed = run.cache / "rejected" / f"{dataset}-{encoder}-missing.txt"
+        write_atomic(listed, ("\n".join(joined.missing()) + "\n").encode("utf-8", "replace"))
         run.warn(
-            f"{dataset}: {blank} of {len(texts)} items have no text for {spec.template!r}; "
+            f"{dataset}: {lacking} of {found.items} items have no vector in {spec.path}; they get "
+            f"the mean of all others. First: {', '.join(map(repr, found.missing))}. All: {listed}"
+        )
+    _write(run, joined.rows(), text, spec, joined.identity, dataset, encoder)
+    met = {"matched": found.matched, "missing": lacking, "unused": found.unused}
+    run.log("joined", items=found.items, **met)
+    share = f"{found.matched / found.items:.1%} of the items matched, {found.unused} rows unused"
+    _finish(run, text, {"vectors": met}, share, dataset, encoder, **met)
+
+
+def _items(run: Run, dataset: str) -> Path:
+    from pipeline import artifacts
+
+    return artifacts.ITEMS.path(run.root, dataset=dataset)
+
+
+def _paths(run: Run, dataset: str, encoder: str) -> list[Path]:
+    from pipeline import artifacts
+
+    cell = {"dataset": dataset, "encoder": encoder}
+    return [a.path(run.target, **cell) for a in (artifacts.SEMANTIC, artifacts.SEMANTIC_STATS)]
+
+
+def _warn(
+    run: Run,
+    dataset: str,
+    encoder: str,
+    spec: TextEncoder,
+    meaning: Mapping[str, Any],
+    blank: int,
+    count: int,
+) -> None:
+    """Tell of items without text, and of a model that nothing pins."""
+    from pipeline.data.text import PLACEHOLDER
+
+    if blank:
+        run.warn(
+            f"{dataset}: {blank} of {count} items have no text for {spec.template!r}; "
             f"they are encoded as {PLACEHOLDER!r}."
         )
-    encoded = _fill(run, engine, lookup, missing, catalog)
-    run.log("rows", items=len(texts), distinct=len(lookup.distinct), encoded=encoded)
-    # Absent where nothing is transformed: the plain file's bytes do not know of controls.
-    plain = {"transform"} if spec.transform is None else set()
-    provenance = {"encoder": spec.model_dump(mode="json", exclude=plain), "identity": meaning}
-    chunks: Iterable[np.ndarray] = lookup.rows()
-    if spec.transform is not None:
-        chunks = _transformed(run, chunks, spec.transform)
-    _write(run, chunks, engine.width, catalog, provenance, cell)
-    run.done(
-        [path],
-        f"{len(texts)} items x {engine.width}, {encoded} texts encoded",
-        f"spectran spectrum {dataset} {encoder}",
-        items=len(texts),
-        encoded=encoded,
-    )
+    model = meaning.get("model")
+    commit = model.get("commit") if isinstance(model, dict) else None
+    if isinstance(model, dict) and commit is not None and commit != getattr(spec, "revision", None):
+        run.warn(
+            f"params.yaml: encoders.{encoder}: {model['name']} is at commit {commit}, and may move."
+            f" Write `revision: {commit}` to keep it."
+        )
 
 
-def _fill(run: Run, engine: Encoder, lookup: Lookup, missing: int, catalog: Catalog) -> int:
-    """Encode the texts that have no row yet; return how many."""
+def _chunks(
+    run: Run, encoding: Encoding, spec: TextEncoder, missing: int, workers: int, device: str
+) -> Iterator[np.ndarray]:
+    """Yield the rows of all items in order, encoding what is missing."""
+    from pipeline.encoders.batches import Store
 
-    def label(index: int) -> str:
-        raw, text = catalog.table["raw_item"][index].as_py(), lookup.texts[index]
-        return f"item {index + 1} (raw id {raw!r}, text {text[:80]!r})"
+    with _progress(run, missing) as advance:
+        store = Store(encoding.cache, encoding.text.label, advance)
+        if workers:
+            from pipeline.encoders.distributed import fill
+            from pipeline.files import TEMPORARY
 
-    if not missing:
-        return 0
-    with run.progress("encode", missing, "titles") as advance:
-        return lookup.encode(engine, label, advance)
+            fill(
+                encoding.pending(),
+                store,
+                spec,
+                run.base,
+                workers=workers,
+                device=device,
+                threads=run.threads,
+                scratch=run.target / TEMPORARY,
+            )
+        yield from encoding.chunks(store)
+
+
+@contextmanager
+def _progress(run: Run, missing: int) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told of every batch: a bar on a terminal, lines in the log, the speed."""
+    started = told = time.monotonic()
+    texts = tokens = 0
+
+    def speed() -> dict[str, Any]:
+        seconds = max(time.monotonic() - started, 1e-9)
+        return {
+            "texts": texts,
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+            "titles_per_s": round(texts / seconds, 1),
+            "tokens_per_s": round(tokens / seconds, 1) if tokens else None,
+        }
+
+    with run.progress("encode", missing, "titles", "tokens") as bar:
+
+        def advance(more: int, counted: int) -> None:
+            nonlocal texts, tokens, told
+            texts, tokens = texts + more, tokens + counted
+            bar(more, counted)
+            if time.monotonic() - told > LOG_SECONDS:
+                told = time.monotonic()
+                left = (missing - texts) * (told - started) / texts
+                run.log("progress", of=missing, left_s=round(left), **speed())
+
+        yield advance
+    if texts:
+        run.log("speed", **speed())
 
 
 def _transformed(
@@ -120,26 +243,103 @@ def _transformed(
 def _write(
     run: Run,
     chunks: Iterable[np.ndarray],
-    width: int,
-    catalog: Catalog,
-    provenance: Mapping[str, Any],
-    cell: dict[str, str],
+    text: ItemText,
+    spec: AnyEncoder,
+    identity: Mapping[str, Any],
+    dataset: str,
+    encoder: str,
 ) -> None:
     """Write the rows in the order of the items, below a row of zeros."""
     import numpy as np
 
     from pipeline import artifacts, tensorfile
 
+    if spec.transform is not None:
+        chunks = _transformed(run, chunks, spec.transform)
+    # Absent where nothing is transformed: the plain file's bytes do not know of controls.
+    block = spec.model_dump(mode="json", exclude={"transform"} if spec.transform is None else set())
     with tensorfile.write(
         artifacts.SEMANTIC,
         run.target,
-        {"values": (len(catalog) + 1, width)},
-        items=catalog.fingerprint,
-        params=provenance,
-        **cell,
+        {"values": (len(text) + 1, spec.width)},
+        items=text.fingerprint,
+        params={"encoder": block, "identity": identity},
+        dataset=dataset,
+        encoder=encoder,
     ) as writer:
-        writer.put("values", np.zeros((1, width), np.float32))
+        writer.put("values", np.zeros((1, spec.width), np.float32))
         row = 1
         for chunk in chunks:
             writer.put("values", chunk, row)
             row += len(chunk)
+
+
+def _finish(
+    run: Run,
+    text: ItemText,
+    origin: Mapping[str, Any],
+    done: str,
+    dataset: str,
+    encoder: str,
+    **numbers: int,
+) -> None:
+    """Write what the vectors look like, and say it."""
+    from pipeline import artifacts, tensorfile
+    from pipeline.encoders.diagnostics import neighbours, norms, sample
+
+    cell = {"dataset": dataset, "encoder": encoder}
+    rows = tensorfile.open_rows(artifacts.SEMANTIC, run.target, "values", **cell)
+    chosen = sample(len(text))
+    near = neighbours(rows, chosen)
+    names = text.describe([*chosen, *(row for found in near for row, _ in found)])
+
+    def named(row: int) -> dict[str, str]:
+        raw, shown = names[row]
+        return {"raw_item": raw, "text": shown}
+
+    content = {
+        "items": len(text),
+        "width": rows.shape[1],
+        **origin,
+        "rows": norms(rows),
+        "neighbours": [
+            {
+                **named(row),
+                "nearest": [{**named(other), "cosine": cosine} for other, cosine in found],
+            }
+            for row, found in zip(chosen, near, strict=True)
+        ],
+    }
+    artifacts.save_json(artifacts.SEMANTIC_STATS, run.target, content, **cell)
+    run.say(_summary(content))
+    run.done(
+        _paths(run, dataset, encoder),
+        f"{len(text)} items x {rows.shape[1]}, {done}",
+        f"spectran spectrum {dataset} {encoder}",
+        items=len(text),
+        diagnostics=content,
+        **numbers,
+    )
+
+
+def _summary(content: Mapping[str, Any]) -> str:
+    """Return what the vectors look like, for a person."""
+    norm, cosine = content["rows"]["norm"], content["rows"]["mean_cosine"]
+    parts = [
+        f"norms {norm['min']:.3g} to {norm['max']:.3g}",
+        "mean cosine -" if cosine is None else f"mean cosine {cosine:.3f}",
+    ]
+    if texts := content.get("texts"):
+        parts.append(f"{texts['distinct']} distinct texts")
+        if tokens := texts["tokens"]:
+            parts.append(f"{tokens['median']} tokens in the median, {tokens['max']} at most")
+        parts.append(f"{texts['cut']} cut")
+    lines = ["encode: " + ", ".join(parts)]
+    for item in content["neighbours"]:
+        if item["nearest"]:
+            nearest = item["nearest"][0]
+            lines.append(
+                f"  nearest to {item['text'][:50]!r}: {nearest['text'][:50]!r} "
+                f"(cosine {nearest['cosine']:.2f})"
+            )
+    return "\n".join(lines)

@@ -122,10 +122,15 @@ class Run:
         self.say(" ".join([f"{self.name} {event}", *parts]))
 
     @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-        """Yield `advance(n)`; a bar with rate and time left on a terminal, nothing in a pipe."""
+    def progress(
+        self, title: str, total: int | None, unit: str, second: str | None = None
+    ) -> Iterator[Callable[..., None]]:
+        """Yield `advance(n)`; a bar with rate and time left on a terminal, nothing in a pipe.
+
+        second: another unit with a rate of its own, counted by `advance(n, m)`.
+        """
         if not self._terminal:
-            yield lambda n: None
+            yield lambda n, m=0: None
             return
         from rich.console import Console
         from rich.progress import (
@@ -142,7 +147,10 @@ class Run:
         class Rate(ProgressColumn):
             def render(self, task: Task) -> Text:
                 speed = task.finished_speed or task.speed
-                return Text(f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s")
+                shown = f"{speed:,.0f} {unit}/s" if speed else f"- {unit}/s"
+                if second and task.fields["seconds"] and task.elapsed:
+                    shown += f", {task.fields['seconds'] / task.elapsed:,.0f} {second}/s"
+                return Text(shown)
 
         columns = (
             TextColumn("{task.description}"),
@@ -152,8 +160,12 @@ class Run:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda n: bar.advance(task, n)
+            task = bar.add_task(title, total=total, seconds=0)
+
+            def advance(n: int, m: int = 0) -> None:
+                bar.update(task, advance=n, seconds=bar.tasks[0].fields["seconds"] + m)
+
+            yield advance
 
     # ------------------------------------------------------------ before and after the work
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.numbers import Positive
 from pipeline.strict import Strict
@@ -35,7 +36,7 @@ class Anisotropic(Strict):
 Transform = Annotated[Permute | SameSpectrum | Anisotropic, Field(discriminator="kind")]
 
 
-class AnyEncoder(Strict):
+class Block(Strict):
     """What every block of `encoders` says."""
 
     width: Positive
@@ -44,7 +45,7 @@ class AnyEncoder(Strict):
     """A control made of the cached rows; null leaves them as they are."""
 
 
-class FromText(AnyEncoder):
+class FromText(Block):
     """An engine that reads item text."""
 
     template: str
@@ -137,8 +138,9 @@ class OpenAI(FromText):
     engine: Literal["openai"]
     model: str
     """Name the server knows."""
-    base_url: Annotated[str, Field(pattern="^https?://")]
-    key_variable: str | None
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+    """Address without /embeddings; mostly ends in /v1. No key, user or password stands in it."""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None
     """Environment variable that holds the key; null sends none. A key never stands here."""
     dimensions: Positive | None
     """Sent with the request, for models that can shorten their vectors; null sends nothing."""
@@ -146,36 +148,57 @@ class OpenAI(FromText):
     """Give rows of norm 1, whatever the server sends."""
     max_characters: Positive
     """Longer texts are cut here, at their end, before they are sent."""
+    encoding_format: Literal["float", "base64"]
+    """How vectors are asked for: base64 is four times shorter, but not every server has it."""
     batch_size: Positive
-    """Texts per request."""
+    """Texts per request at most."""
+    batch_tokens: Positive
+    """Tokens per request at most, estimated as one per four bytes of text; a single longer text
+    is a request of its own."""
     requests_per_minute: Positive | None
-    """Requests are spaced to stay below it; null sends them one after another."""
+    """Requests are spaced to stay below it; null sends one as soon as the last is answered."""
     retries: Annotated[int, Field(ge=0)]
-    """Attempts after a refusal for load, a server error or a timeout."""
+    """Further attempts after a refusal for load, a server error, a lost connection or silence."""
     timeout_s: Positive
-    """Seconds an answer may take."""
+    """Seconds of silence after which an attempt is given up."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> OpenAI:
+        address = urlsplit(self.base_url)
+        if not address.hostname or address.port == 0:  # a port that is no number raises here
+            raise ValueError("base_url names no host or no port")
+        if self.dimensions not in (None, self.width):
+            raise ValueError(f"dimensions asks for {self.dimensions}, width says {self.width}")
+        return self
 
 
-class Vectors(AnyEncoder):
+class Vectors(Block):
     """Vectors made elsewhere, joined to the items by raw item id."""
 
     engine: Literal["vectors"]
-    path: str
-    """.npy, .safetensors or .parquet file."""
+    path: Annotated[str, Field(pattern=r"\.(npy|safetensors|parquet)$")]
+    """.npy, .safetensors or .parquet file; a leading $NAME is read from the environment."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     """Checksum of the file; null is not verified."""
     name: str | None
     """Tensor or column that holds the vectors; null for .npy."""
     ids: str
-    """.parquet: column of raw item ids. Else a text file with one raw item id per line, in the
-    order of the rows."""
+    """.parquet: column of raw item ids. Else a text file (UTF-8) with one raw item id per line, in
+    the order of the rows."""
     min_matched: Annotated[float, Field(gt=0, le=1)]
-    """Share of the items that must have a vector; the others get the mean of all."""
+    """Share of the items that must have a vector; the others get the mean of those that have."""
+
+    @model_validator(mode="after")
+    def _name_fits_the_file(self) -> Vectors:
+        if self.path.endswith(".npy") != (self.name is None):
+            raise ValueError("name belongs to .safetensors and .parquet; write null for .npy")
+        return self
 
 
-Encoder = Annotated[
-    Hash | Sbert | Transformers | Vllm | OpenAI | Vectors, Field(discriminator="engine")
-]
+TextEncoder = Hash | Sbert | Transformers | Vllm | OpenAI
+"""Blocks of engines that read item text."""
+AnyEncoder = TextEncoder | Vectors
+Encoder = Annotated[AnyEncoder, Field(discriminator="engine")]
 
 
 class SpectrumConfig(Strict):

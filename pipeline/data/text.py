@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ConfigError, DataError, near_miss
 
 if TYPE_CHECKING:
-    import polars as pl
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from pipeline.values import Catalog
+    import polars as pl
+    import pyarrow as pa
 
 FIELDS = ("title", "brand", "categories", "description")
 """Text columns of the catalogue, the only names a template may use."""
@@ -21,6 +23,9 @@ FIELDS = ("title", "brand", "categories", "description")
 PLACEHOLDER = "unknown item"
 """Text of an item whose template fields are all empty: every catalogue row must have a vector, and
 equal text for all such items gives them equal vectors, so none is favoured. Callers count it."""
+
+WINDOW = 1 << 16
+"""Items read at a time."""
 
 _INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{200b}\x{2028}\x{2029}\x{feff}\s]+"
 _SPACE = re.compile(r"\s+")
@@ -88,19 +93,17 @@ def parse_template(template: str) -> list[tuple[str, str | None]]:
     return [(literal, field) for literal, field, _, _ in parts]
 
 
-def render(catalog: Catalog, template: str) -> list[str]:
-    """Return the text of the items 1..N, one line each, never empty.
+def render(table: pa.Table | pa.RecordBatch, template: str) -> list[str]:
+    """Return the text of rows of the catalogue, one line each, never empty.
 
     An item whose named fields are all empty gets PLACEHOLDER; `text.count(PLACEHOLDER)` of the
-    result tells how many, and callers report it.
-    Raises ConfigError for a bad template, DataError when no item has any of the named fields.
+    result tells how many, and callers report it. Raises ConfigError for a bad template.
     """
     parts = parse_template(template)
-    named = sorted({field for _, field in parts if field is not None})
-    columns = {name: catalog.table[name].to_pylist() for name in named}
+    named = fields(template)
+    columns = {name: table[name].to_pylist() for name in named}
     texts = []
-    blank = 0
-    for row in range(len(catalog)):
+    for row in range(len(table)):
         if any(columns[name][row].strip() for name in named):
             text = "".join(
                 literal + (columns[field][row] if field is not None else "")
@@ -109,10 +112,81 @@ def render(catalog: Catalog, template: str) -> list[str]:
             texts.append(_SPACE.sub(" ", text).strip())
         else:
             texts.append(PLACEHOLDER)
-            blank += 1
-    if blank and blank == len(texts):
-        raise DataError(
-            f"template {template!r}: none of the {blank} items has {' or '.join(named)}. "
-            f"Use a field the items have, e.g. {{title}}."
-        )
     return texts
+
+
+def fields(template: str) -> list[str]:
+    """Return the fields a template names. Raises ConfigError for a bad template."""
+    return sorted({field for _, field in parse_template(template) if field is not None})
+
+
+class ItemText:
+    """The text of all items of a data set, read in windows, so that memory does not grow."""
+
+    def __init__(self, root: Path, dataset: str, template: str) -> None:
+        """Check the catalogue's header and the template. Raises ArtifactError or ConfigError."""
+        from pipeline import artifacts
+
+        self._root, self._dataset, self.template = root, dataset, template
+        self._named = fields(template)
+        self._artifact = artifacts.ITEMS
+        self._count, header = self._artifact.open(root, dataset=dataset)
+        self.fingerprint: str = header["items"]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def check(self) -> None:
+        """Compare the columns with the fingerprint. Raises ArtifactError when they were altered."""
+        from pipeline.values import catalog_fingerprint
+
+        def chunks(name: str) -> Iterator[pa.Array]:
+            return (batch.column(0) for batch in self._batches([name]))
+
+        if catalog_fingerprint(chunks) != self.fingerprint:
+            cell = {"dataset": self._dataset}
+            raise self._artifact.fail(self._root, cell, "was altered after writing.")
+
+    def windows(self) -> Iterator[list[str]]:
+        """Yield the texts of all items in order, some ten thousand at a time."""
+        for batch in self._batches(self._named):
+            yield render(batch, self.template)
+
+    def raw_items(self) -> Iterator[list[str]]:
+        """Yield the raw ids of all items in order, some ten thousand at a time."""
+        for batch in self._batches(["raw_item"]):
+            yield batch.column(0).to_pylist()
+
+    def label(self, row: int) -> str:
+        """Return how messages name the item of a row, 0 the first item's."""
+        raw, text = self.describe([row])[row]
+        return f"item {row + 1} (raw id {raw!r}, text {text[:80]!r})"
+
+    def describe(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
+        """Return row -> (raw id, text) for a few rows, 0 the first item's."""
+        import pyarrow as pa
+
+        wanted = set(rows)
+        found: dict[int, tuple[str, str]] = {}
+        start = 0
+        for batch in self._batches(["raw_item", *self._named]):
+            here = sorted(row - start for row in wanted if start <= row < start + len(batch))
+            if here:
+                part = batch.take(pa.array(here))
+                texts = render(part, self.template)
+                described = zip(part["raw_item"].to_pylist(), texts, strict=True)
+                found |= dict(zip((start + row for row in here), described, strict=True))
+            start += len(batch)
+        return found
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return self._artifact.batches(self._root, columns, WINDOW, dataset=self._dataset)
+
+
+def check_blank(blank: int, count: int, template: str) -> None:
+    """Raise DataError when no item has any of the fields that a template names."""
+    if blank and blank == count:
+        raise DataError(
+            f"template {template!r}: none of the {blank} items has "
+            f"{' or '.join(fields(template))}. Use a field the items have, e.g. {{title}}."
+        )

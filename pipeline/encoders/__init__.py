@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from pipeline.config.text import FromText
+    from pipeline.config.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Encoder(Protocol):
         ...
 
 
-def open_encoder(spec: FromText, base: Path, device: str, threads: int | None = None) -> Encoder:
+def open_encoder(spec: TextEncoder, base: Path, device: str, threads: int | None = None) -> Encoder:
     """Return the engine of a params block.
 
     base: folder that relative model folders start from. device: cpu or cuda:N.
@@ -88,4 +88,3 @@ def open_encoder(spec: FromText, base: Path, device: str, threads: int | None = 
             from pipeline.encoders.openai import OpenAIEncoder
 
             return OpenAIEncoder(spec)
-    raise AssertionError(f"no engine for {type(spec).__name__}")

@@ -1,41 +1,40 @@
 """Row cache: vectors stored once per meaning and text, outside every DVC output.
 
-`<cache>/rows/<key>/` holds two append-only files. `rows.bin` is the bare float32 matrix;
-`index.bin` has one record per row (SHA-256 of the text, rows left in its batch, CRC-32 of hash and
-row) and is written after the rows, so a row exists once its record does. A batch counts only when
-its last record (left = 0) is there: a process killed at any moment loses at most the batch in
-flight, and what it lost is a whole batch, so a resumed run forms the very batches of an
-uninterrupted one (the neighbours of a text in a batch move its vector in the last bits).
-Appends hold an exclusive lock on the index; readers need none, because rows that are committed are
-never moved or changed. A row whose CRC does not fit counts as absent and is encoded again; of two
-rows for one text the later wins.
+`<cache>/rows/<key>/` holds what one meaning (model, settings, revision) gives: a few append-only
+shards (pipeline/encoders/shard.py), `meaning.json` for people and for tools, and `used`, whose time
+is that of the last use. Any number of processes may read and write at once: a writer takes a shard
+that no other process has, or begins a new one, so writers never wait for each other, and the lock
+of a killed writer vanishes with it. A row whose CRC does not fit counts as absent and is encoded
+again; of two rows for one text the later in a shard wins, and the higher shard.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from pipeline.errors import ResourceError
-from pipeline.files import write_atomic
+from pipeline.encoders.locks import USED, Presence, refusals
+from pipeline.encoders.shard import RECORD, Shard, Writer, checksums, numbers
+from pipeline.files import TEMPORARY, make_shared, write_atomic
 
-RECORD = np.dtype([("text", "<u8", (4,)), ("left", "<u4"), ("crc", "<u4")])
 ABSENT = -1
-_CHUNK_BYTES = 32 << 20
+FORMAT = 2
+"""Of the files of a meaning. It is part of the key: another format lies in another folder."""
+SHARD_BYTES = 4 << 30
+"""Rows of a shard; the next one begins where a batch would exceed it."""
+FOLDER, MEANING = "rows", "meaning.json"
+_SHIFT = 40  # a place is the shard in the upper bits, the row in the lower
 
 
 def key_of(meaning: Mapping[str, Any]) -> str:
-    """Return the folder name for vectors of one meaning: SHA-256 of its sorted JSON."""
+    """Return the name of a meaning: SHA-256 of its sorted JSON."""
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
@@ -46,21 +45,56 @@ def digest(texts: Sequence[str]) -> np.ndarray:
 
 
 class RowCache:
-    """Rows of one meaning, each found by the hash of its text."""
+    """Rows of one meaning, each found by the hash of its text.
 
-    def __init__(self, folder: Path, meaning: Mapping[str, Any], width: int) -> None:
+    A place is where a row lies: opaque, and valid for the life of the object that gave it, also
+    when the shard is removed meanwhile. `close` (or `with`) lets other processes go on with the
+    shard that was extended; the end of the process does too.
+    """
+
+    def __init__(
+        self, folder: Path, meaning: Mapping[str, Any], width: int, *, upkeep: bool = False
+    ) -> None:
+        """upkeep: whoever looks after the cache leaves the time of the last use as it is."""
         self.width = width
-        self.folder = folder / "rows" / key_of(meaning)
-        self.index = self.folder / "index.bin"
-        self.rows = self.folder / "rows.bin"
-        self._meaning = dict(meaning)
+        self._content = {"format": FORMAT, "width": width, "meaning": dict(meaning)}
+        self.folder = folder / FOLDER / key_of(self._content)
+        # A slot is a shard as this object met it: a number may come to name other files.
+        self._shards: list[Shard] = []
+        self._slots: dict[int, int] = {}
+        self._seen: list[int] = []
+        self._total = 0
+        # Runs of rows in the order in which this object met them; they make the dense numbers.
+        self._starts: list[int] = []
+        self._firsts: list[int] = []
+        self._writer: Writer | None = None
+        self._slot = ABSENT
+        self._presence: Presence | None = None
+        self._marked = upkeep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the shard that was extended and every open file."""
+        self._release()
+        if self._presence is not None:
+            self._presence.close()
+        self._presence = None
+        for shard in self._shards:
+            shard.close()
+        for kept in (self._shards, self._slots, self._seen, self._starts, self._firsts):
+            kept.clear()
+        self._total = 0
 
     def __len__(self) -> int:
-        """Return the number of committed rows, repeated texts included."""
-        if not self.index.exists():
-            return 0
-        with self.index.open("rb") as handle:
-            return self._committed(handle.fileno())
+        """Return the number of committed rows, repeated texts included; it never shrinks."""
+        for slot, shard in self.shards():
+            self._meet(slot, shard.committed())
+        return self._total
 
     def find(self, texts: np.ndarray) -> np.ndarray:
         """Return [n] int64, where the row of each hash lies, or ABSENT.
@@ -68,129 +102,192 @@ class RowCache:
         texts: [n, 4] uint64, distinct. Linear in the rows of the cache, and vectorised.
         """
         places = np.full(len(texts), ABSENT, np.int64)
-        if not len(texts) or not self.index.exists():
+        if not len(texts) or not (shards := self.shards()):
             return places
+        self._mark()
         # The first 8 bytes select, all 32 decide; distinct hashes that share 8 bytes cost a
         # repeated encode, never a wrong row.
-        prefixes = texts[:, 0]
-        order = np.argsort(prefixes, kind="stable")
-        ordered = prefixes[order]
-        with self.index.open("rb") as handle:
-            count = self._committed(handle.fileno())
-            step = _CHUNK_BYTES // RECORD.itemsize
-            for start in range(0, count, step):
-                records = np.fromfile(handle, RECORD, min(step, count - start))
-                found = records["text"][:, 0]
+        order = np.argsort(texts[:, 0], kind="stable")
+        ordered = texts[order, 0]
+        # Their upper bits are marked in a table, which rules out all but a few rows at once.
+        bits = min(max(len(texts).bit_length() + 7, 16), 24)
+        drop = np.uint64(64 - bits)
+        marked = np.zeros(1 << bits, bool)
+        marked[ordered >> drop] = True
+        for slot, shard in shards:
+            count = shard.committed()
+            self._meet(slot, count)
+            for start, records in shard.records(count):
+                prefixes = records["text"][:, 0]
+                hits = np.flatnonzero(marked[(prefixes >> drop).view(np.int64)])
+                found = prefixes[hits]
                 at = np.minimum(np.searchsorted(ordered, found), len(ordered) - 1)
-                hits = np.flatnonzero(ordered[at] == found)
-                wanted = order[at[hits]]
+                hits, wanted = hits[ordered[at] == found], order[at[ordered[at] == found]]
                 equal = (texts[wanted] == records["text"][hits]).all(axis=1)
-                sound = self._sound(records[hits[equal]], start + hits[equal])
-                # Ascending positions: of equal texts the last assignment, the later row, stays.
-                places[wanted[equal][sound]] = start + hits[equal][sound]
+                hits, wanted = hits[equal], wanted[equal]
+                good = shard.sound(records[hits], start + hits)
+                # Ascending places: of equal texts the last assignment, the later row, stays.
+                places[wanted[good]] = _pack(slot, start + hits[good])
         return places
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """Return [n, H] float32, the rows at these places."""
         out = np.empty((len(places), self.width), np.float32)
-        if len(places):
-            # Mapped anew for each call, so that pages read before do not count as memory.
-            whole = self.rows.stat().st_size // (self.width * 4)  # a torn row may follow
-            matrix = np.memmap(self.rows, np.float32, "r", shape=(whole, self.width))
-            np.take(matrix, places, axis=0, out=out, mode="clip")
+        for shard, mine, rows in self._parts(places):
+            out[mine] = shard.take(rows)
         return out
 
-    def append(self, texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Add one batch, whole or not at all; return the places of its rows.
+    def tokens(self, places: np.ndarray) -> np.ndarray:
+        """Return [n] uint32, what was given with these rows as the tokens of their texts."""
+        out = np.empty(len(places), np.uint32)
+        for shard, mine, rows in self._parts(places):
+            out[mine] = shard.tokens(rows)
+        return out
 
-        texts: [n, 4] uint64. rows: [n, H] float32. Raises ResourceError when the disk is full.
+    def number(self, places: np.ndarray) -> np.ndarray:
+        """Return [n] int64 in [0, len(self)), a number for each row; it stays the same."""
+        assert (places >= 0).all()
+        starts = np.array(self._starts, np.int64)
+        order = np.argsort(starts)
+        run = order[np.searchsorted(starts[order], places, "right") - 1]
+        firsts = np.array(self._firsts, np.int64)
+        return np.asarray(places - starts[run] + firsts[run])
+
+    def append(self, texts: np.ndarray, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Add one batch, whole or not at all; return [n] int64, the places of its rows.
+
+        texts: [n, 4] uint64. rows: [n, H] float32. tokens: [n] uint32, of each text; 0 is not
+        counted, and the highest bit says that the text was cut.
+        Raises ResourceError when the disk is full or offers no locks.
         """
         assert rows.shape == (len(texts), self.width) and rows.dtype == np.float32
-        rows = np.ascontiguousarray(rows)
-        records = np.empty(len(texts), RECORD)
-        records["text"] = texts
-        records["left"] = np.arange(len(texts))[::-1]
-        records["crc"] = _checksums(records["text"], rows)
-        try:
-            with self._locked() as (index, data):
-                count = self._repair(index, data)
-                _write(data, rows.data, count * self.width * 4)
-                _write(index, records.data, count * RECORD.itemsize)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ResourceError(
-                    f"{self.folder}: no space left for encoded rows. Rows encoded before are kept. "
-                    f"Free some space, or set SPECTRAN_CACHE to another disk, and run again."
-                ) from error
-            raise
-        return np.arange(count, count + len(texts))
+        assert tokens.shape == (len(texts),) and tokens.dtype == np.uint32
+        records = np.zeros(len(texts), RECORD)
+        records["text"], records["tokens"] = texts, tokens
+        records["crc"] = checksums(records, rows)
+        with refusals(self.folder):
+            writer = self._writer_for(len(texts))
+            start = writer.append(records, rows)
+        self._meet(self._slot, start + len(texts))
+        return _pack(self._slot, start + np.arange(len(texts)))
 
     def flush(self) -> None:
         """Make appended rows survive a power cut."""
-        for file in (self.rows, self.index):
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        if self._writer is not None:
+            with refusals(self.folder):
+                self._writer.flush()
+
+    def shards(self) -> list[tuple[int, Shard]]:
+        """Return the shards that stand in the folder now, ascending, each with its slot here."""
+        before = numbers(self.folder)
+        while True:
+            standing = [self._opened(number) for number in before]
+            after = numbers(self.folder)
+            # Replaced while they were opened: what replaced them is in a new listing.
+            if None not in standing or after == before:
+                break
+            before = after
+        return [(slot, self._shards[slot]) for slot in standing if slot is not None]
 
     # ------------------------------------------------------------ inside
 
-    @contextmanager
-    def _locked(self) -> Iterator[tuple[int, int]]:
-        described = self.folder / "meaning.json"  # for people and for tools that prune
-        if not described.exists():
-            text = json.dumps({**self._meaning, "width": self.width}, sort_keys=True, indent=1)
-            write_atomic(described, text.encode())
-        # The rows first: whoever sees the index may count on the rows being there.
-        data = os.open(self.rows, os.O_RDWR | os.O_CREAT, 0o666)
-        index = os.open(self.index, os.O_RDWR | os.O_CREAT, 0o666)
+    def _opened(self, number: int) -> int | None:
+        """Return the slot of a shard, opened where it is new; None when its files are not there."""
+        slot = self._slots.get(number)
+        if slot is None or not self._shards[slot].stands:
+            try:
+                shard = Shard(self.folder, number, self.width)
+            except FileNotFoundError:
+                return None
+            slot = self._slots[number] = len(self._shards)
+            self._shards.append(shard)
+            self._seen.append(0)
+        return slot
+
+    def _parts(self, places: np.ndarray) -> Iterator[tuple[Shard, Any, np.ndarray]]:
+        """Yield each shard that places lie in, which of them do, and their rows there."""
+        assert (places >= 0).all()
+        slots, rows = unpack(places)
+        present = np.unique(slots)
+        for slot in present:
+            mine = slots == slot if len(present) > 1 else slice(None)
+            yield self._shards[slot], mine, rows[mine]
+
+    def _meet(self, slot: int, count: int) -> None:
+        """Number the rows of a shard that this object had not seen."""
+        new = count - self._seen[slot]
+        if new <= 0:
+            return
+        start = (slot << _SHIFT) + self._seen[slot]
+        follows = self._starts and self._starts[-1] + self._total - self._firsts[-1] == start
+        if not follows:
+            self._starts.append(start)
+            self._firsts.append(self._total)
+        self._seen[slot] = count
+        self._total += new
+
+    def _writer_for(self, count: int) -> Writer:
+        """Return the writer of a shard that has room for a batch, the same as long as it has."""
+        if self._writer is not None:
+            if self._fits(self._writer, count):
+                return self._writer
+            self._release()
+        if self._presence is None:
+            self._enter()
+        while True:
+            known = numbers(self.folder)
+            for number in [*known, known[-1] + 1 if known else 0]:
+                writer = self._take(number, known)
+                if writer is None:
+                    continue
+                slot = self._opened(number) if self._fits(writer, count) else None
+                if slot is not None:
+                    self._writer, self._slot = writer, slot
+                    return writer
+                writer.close()
+
+    def _take(self, number: int, known: Sequence[int]) -> Writer | None:
         try:
-            fcntl.flock(index, fcntl.LOCK_EX)
-            yield index, data
-        finally:
-            os.close(index)  # releases the lock
-            os.close(data)
+            return Writer.take(self.folder, number, self.width)
+        except PermissionError:
+            if number not in known:
+                raise
+            return None  # a shard that a colleague keeps to himself; it can still be read
 
-    def _committed(self, index: int) -> int:
-        """Return the rows up to the last whole batch that both files hold."""
-        stored = self.rows.stat().st_size // (self.width * 4)
-        count = min(os.fstat(index).st_size // RECORD.itemsize, stored)
-        while count:
-            start = max(0, count - 4096)
-            data = os.pread(index, (count - start) * RECORD.itemsize, start * RECORD.itemsize)
-            ends = np.flatnonzero(np.frombuffer(data, RECORD)["left"] == 0)
-            if len(ends):
-                return int(start + ends[-1] + 1)
-            count = start
-        return 0
+    def _fits(self, writer: Writer, count: int) -> bool:
+        stored = writer.size_bytes
+        return not stored or stored + count * self.width * 4 <= SHARD_BYTES
 
-    def _repair(self, index: int, data: int) -> int:
-        """Cut off what a killed writer left behind; the lock is held. Return the rows kept."""
-        count = self._committed(index)
-        os.ftruncate(index, count * RECORD.itemsize)
-        os.ftruncate(data, count * self.width * 4)
-        return count
+    def _release(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+            self._writer.close()
+        self._writer = None
 
-    def _sound(self, records: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Return [n] bool: whether each row is what was written."""
-        good = np.empty(len(places), bool)
-        step = max(1, _CHUNK_BYTES // (self.width * 4))
-        for start in range(0, len(places), step):
-            part = slice(start, start + step)
-            rows = self.read(places[part])
-            good[part] = _checksums(records["text"][part], rows) == records["crc"][part]
-        return good
+    def _enter(self) -> None:
+        """Make the folder, and keep it from being removed as long as this process writes."""
+        while self._presence is None:
+            make_shared(self.folder / TEMPORARY)
+            with suppress(FileNotFoundError):
+                self._presence = Presence(self.folder, alone=False)
+        self._mark()
+        described = self.folder / MEANING
+        text = json.dumps(self._content, sort_keys=True, indent=1).encode()
+        if not described.exists() or described.read_bytes() != text:
+            write_atomic(described, text)
 
-
-def _checksums(texts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    pairs = zip(texts, rows, strict=True)
-    values = (zlib.crc32(row.data, zlib.crc32(text.tobytes())) for text, row in pairs)
-    return np.fromiter(values, np.uint32, len(rows))
+    def _mark(self) -> None:
+        """Note the time of use, once per object, where this user may."""
+        if not self._marked:
+            self._marked = True
+            with suppress(OSError):  # rows of a folder that is not ours can be read all the same
+                os.utime(self.folder / USED)
 
 
-def _write(descriptor: int, content: memoryview, offset: int) -> None:
-    left = content.cast("B")
-    while left:
-        written = os.pwrite(descriptor, left, offset)
-        left, offset = left[written:], offset + written
+def unpack(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slots and the rows of places, each [n] int64; the slot of ABSENT is ABSENT."""
+    return places >> _SHIFT, places & ((1 << _SHIFT) - 1)
+
+
+def _pack(slot: int, rows: np.ndarray) -> np.ndarray:
+    return np.asarray((slot << _SHIFT) | rows)

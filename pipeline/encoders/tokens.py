@@ -100,11 +100,13 @@ class TokenizedModel:
     def loading(self) -> Iterator[None]:
         """Keep hub and library quiet, and tell what the library refuses as the user's mistake."""
         need("transformers")
+        from logging import ERROR
+
         from safetensors import SafetensorError
         from transformers.utils import logging
 
         before = logging.get_verbosity()
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.set_verbosity(ERROR)
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage shows its own
         try:
             with hub_off():

@@ -44,10 +44,18 @@ def test_help_imports_no_heavy_library() -> None:
 def test_every_command_shows_examples_that_call_it(name: str) -> None:
     assert COMMANDS[name].examples, "give @command at least one example"
     assert all(line.startswith(f"spectran {name}") for line in COMMANDS[name].examples)
-    result = CliRunner().invoke(APP, [name, "--help"])
+    result = CliRunner().invoke(APP, [*name.split(), "--help"])
     assert result.exit_code == 0
     assert "Examples:" in result.output and COMMANDS[name].examples[0] in result.output
     assert COMMANDS[name].function.__doc__
+
+
+def test_commands_of_two_words_stand_in_the_help_of_the_program_and_of_their_group() -> None:
+    program_help = CliRunner().invoke(APP, ["--help"]).output
+    group_help = CliRunner().invoke(APP, ["cache"]).output
+    for name in ("cache ls", "cache verify", "cache prune"):
+        assert name in program_help
+        assert f"  {name.split()[1]} " in group_help
 
 
 def test_the_stages_are_those_of_the_order() -> None:

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
 from pipeline import artifacts
 from pipeline.encoders.hash import HashEncoder
-from pipeline.errors import ConfigError, DataError, ResourceError
+from pipeline.errors import ArtifactError, ConfigError, DataError, ResourceError
 from pipeline.values import Catalog, SemanticEmbeddings
 from stages.encode import encode
 from stages.run import Run
@@ -115,7 +116,8 @@ def test_last_line_names_the_file_and_the_next_command(
 ) -> None:
     path = run(project(tmp_path))
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"wrote {path}: 6 items x 64, 5 texts encoded")
+    stats = path.with_suffix(".json")
+    assert last.startswith(f"wrote {path}, {stats}: 6 items x 64, 5 texts encoded")
     assert last.endswith("Next: spectran spectrum demo hash")
 
 
@@ -150,7 +152,7 @@ def test_not_a_number_names_the_item(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(HashEncoder, "encode", broken)
     with pytest.raises(DataError, match=r"NaN or infinity.*item 6 \(raw id 'i000005', text 'doll'"):
         run(base)
-    assert not (base / "artifacts" / "semantic").exists()
+    assert not [file for file in (base / "artifacts").rglob("*") if file.suffix == ".safetensors"]
 
 
 def test_unknown_encoder_and_data_set_are_named(tmp_path: Path) -> None:
@@ -254,8 +256,139 @@ def test_a_control_is_made_of_cached_rows_and_leaves_the_plain_file_alone(tmp_pa
     assert b"transform" not in plain.read_bytes()
     changed = run(base, "hash_permuted")
     log = (base / "logs" / "encode" / "demo-hash_permuted.jsonl").read_text().splitlines()
-    assert json.loads(log[0])["encoded"] == 0
+    events = {line["event"]: line for line in map(json.loads, log)}
+    assert events["rows"]["encoded"] == 0
+    assert "speed" not in events
     before, after = (load_file(path)["values"] for path in (plain, changed))
     assert not after[0].any()
     assert sorted(map(tuple, after)) == sorted(map(tuple, before))
     assert not np.array_equal(before, after)
+
+
+# ---------------------------------------------------------------- windows and workers
+
+MANY = [f"{'long ' * (n % 7)}title {n % 60}" for n in range(100)]
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.text.WINDOW", 16)
+
+
+def test_windows_change_no_row_and_repeat_no_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], small_windows: None
+) -> None:
+    base = project(tmp_path, MANY)
+    values = load_file(run(base, json=True))["values"]
+    found = said(capsys)
+    assert found["encoded"] == found["diagnostics"]["texts"]["distinct"] == len(set(MANY))
+    np.testing.assert_array_equal(values[1:], HashEncoder(64, 0).encode(MANY))
+
+
+def test_an_altered_text_column_is_refused_by_its_fingerprint(tmp_path: Path) -> None:
+    base = project(tmp_path)
+    path = artifacts.ITEMS.path(base / "artifacts", dataset="demo")
+    table = pq.read_table(path)
+    titles = pa.array(["other", *table["title"].to_pylist()[1:]])
+    pq.write_table(table.set_column(2, "title", titles), path)
+    with pytest.raises(ArtifactError, match=r"items\.parquet was altered after writing"):
+        run(base)
+
+
+@pytest.mark.slow
+def test_workers_give_the_bytes_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    monkeypatch.setattr(HashEncoder, "batch_size", 8)
+    expected = run(project(tmp_path / "a", MANY)).read_bytes()
+    base = project(tmp_path / "b", MANY)
+    monkeypatch.setattr("pipeline.data.text.WINDOW", 16)
+    capsys.readouterr()
+    found = encode(Run("encode", base / "params.yaml", json=True), "demo", "hash", 2)
+    assert found is None and said(capsys)["encoded"] == len(set(MANY))
+    path = artifacts.SEMANTIC.path(base / "artifacts", **CELL)
+    assert path.read_bytes() == expected
+    assert not list((base / "artifacts" / ".tmp").iterdir())
+
+
+# ---------------------------------------------------------------- what the vectors look like
+
+
+def test_diagnostics_are_those_of_a_naive_computation(tmp_path: Path, small_windows: None) -> None:
+    base = project(tmp_path, [*MANY, ""])
+    path = run(base)
+    found = json.loads(path.with_suffix(".json").read_text())
+    texts = [*MANY, "unknown item"]
+    rows = HashEncoder(64, 0).encode(texts).astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1)
+    unit = rows / norms[:, None]
+    cosines = unit @ unit.T
+    pairs = cosines[~np.eye(len(texts), dtype=bool)]
+    assert found["rows"]["norm"]["mean"] == pytest.approx(norms.mean(), abs=1e-5)
+    assert found["rows"]["norm"]["max"] == pytest.approx(norms.max(), abs=1e-5)
+    assert found["rows"]["mean_cosine"] == pytest.approx(pairs.mean(), abs=1e-5)
+    lengths = [len(text.split()) for text in texts]
+    assert found["texts"]["tokens"] == {
+        "min": min(lengths),
+        "median": int(np.sort(lengths)[(len(lengths) - 1) // 2]),
+        "p95": int(np.sort(lengths)[int(np.ceil(0.95 * len(lengths))) - 1]),
+        "max": max(lengths),
+        "mean": round(float(np.mean(lengths)), 2),
+    }
+    assert found["texts"]["blank"] == 1 and found["texts"]["cut"] == 0
+    raw = {f"i{n:06d}": n for n in range(len(texts))}
+    np.fill_diagonal(cosines, -np.inf)
+    for shown in found["neighbours"]:
+        item = raw[shown["raw_item"]]
+        assert shown["text"] == texts[item]
+        best = np.sort(cosines[item])[::-1][:3]
+        assert [n["cosine"] for n in shown["nearest"]] == pytest.approx(best, abs=1e-5)
+        assert all(raw[n["raw_item"]] != item for n in shown["nearest"])
+
+
+def test_diagnostics_know_the_lengths_of_cached_texts(tmp_path: Path) -> None:
+    base = project(tmp_path, MANY)
+    first = run(base).with_suffix(".json").read_bytes()
+    assert run(base).with_suffix(".json").read_bytes() == first
+
+
+# ---------------------------------------------------------------- own vectors
+
+
+def with_vectors(base: Path, ids: Sequence[str], rows: np.ndarray, **changes: Any) -> None:
+    """Put a file of vectors beside params.yaml, and a block `own` that names it."""
+    np.save(base / "own.npy", rows)
+    (base / "own.txt").write_text("\n".join(ids) + "\n")
+    content = yaml.safe_load((base / "params.yaml").read_text())
+    block = {"engine": "vectors", "path": "own.npy", "ids": "own.txt", "name": None}
+    more = {"sha256": None, "width": rows.shape[1], "min_matched": 0.5, "transform": None}
+    content["encoders"]["own"] = block | more | changes
+    (base / "params.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_own_vectors_are_joined_by_raw_id_and_missing_items_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = project(tmp_path)
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    with_vectors(base, ["i000005", "i000000", "none", "i000002", "i000001"], rows)
+    path = run(base, "own")
+    values = load_file(path)["values"]
+    mean = rows[[0, 1, 3, 4]].mean(axis=0)
+    np.testing.assert_allclose(values[1:], [rows[1], rows[4], rows[3], mean, mean, rows[0]])
+    out = capsys.readouterr()
+    assert "66.7% of the items matched, 1 rows unused" in out.out
+    assert "2 of 6 items have no vector" in out.err
+    listed = base / ".cache" / "rejected" / "demo-own-missing.txt"
+    assert listed.read_text().split() == ["i000003", "i000004"]
+    found = json.loads(path.with_suffix(".json").read_text())
+    assert found["vectors"] == {"matched": 4, "missing": 2, "unused": 1}
+
+
+def test_own_vectors_that_meet_too_few_items_leave_no_file(tmp_path: Path) -> None:
+    base = project(tmp_path)
+    with_vectors(base, ["i000005"], np.ones((1, 3), np.float32))
+    with pytest.raises(DataError, match=r"1 of 6 items have a vector.*min_matched asks for 50"):
+        run(base, "own")
+    assert not list((base / "artifacts").rglob("own.*"))

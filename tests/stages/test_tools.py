@@ -118,6 +118,59 @@ def test_check_warns_of_a_hub_model_without_a_commit(
     assert "id reads no text" in said
 
 
+def supply(content: dict[str, Any]) -> None:
+    """Add an encoder of supplied vectors to what is encoded."""
+    content["encoders"]["own"] = {
+        "engine": "vectors",
+        "path": "own.npy",
+        "sha256": None,
+        "name": None,
+        "ids": "ids.txt",
+        "min_matched": 0.9,
+        "width": 8,
+        "transform": None,
+    }
+    content["grid"]["encoder"].append("own")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda grid: None,
+        lambda grid: grid["control"].update(encoder=["own"], backbone=["sasrec"], method=["id"]),
+        lambda grid: grid["control"].update(encoder=["own"], backbone=[], method=["morec"]),
+    ],
+    ids=["in no group", "no method reads text", "no cell"],
+)
+def test_check_refuses_supplied_vectors_that_nothing_reads(
+    tree: Path, capsys: pytest.CaptureFixture[str], change: Edit
+) -> None:
+    edit(tree / "params.yaml", lambda c: (supply(c), change(c["grid"])))
+    (found,) = problems(tree, capsys)
+    assert "grid.encoder: own holds supplied vectors, but no method" in found
+
+
+@pytest.mark.parametrize("group", ["text", "baseline_text"])
+def test_check_accepts_supplied_vectors_that_are_read(
+    tree: Path, capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    def use(content: dict[str, Any]) -> None:
+        supply(content)
+        content["grid"][group]["encoder"].append("own")
+
+    edit(tree / "params.yaml", use)
+    check(run(tree, "check"))
+    assert "code agree" in capsys.readouterr().out
+
+
+def test_check_lets_other_encoders_be_decomposed_only(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(tree / "params.yaml", lambda c: c["grid"]["encoder"].append("hash"))
+    check(run(tree, "check"))
+    assert "code agree" in capsys.readouterr().out
+
+
 def test_check_refuses_a_second_owner_of_the_package_names(
     tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

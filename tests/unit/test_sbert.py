@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from pipeline.config import Sbert
 from pipeline.encoders import open_encoder
-from pipeline.encoders.batches import Lookup
+from pipeline.encoders.batches import Store, Window
 from pipeline.encoders.folder import SbertFolder
 from pipeline.encoders.hub import need
 from pipeline.encoders.rows import RowCache
@@ -97,12 +96,16 @@ def test_vectors_are_those_of_the_library(loaded: SbertEncoder) -> None:
 
 def test_rows_survive_sorting_batching_and_the_cache(loaded: SbertEncoder, tmp_path: Path) -> None:
     texts = [TEXTS[n % 4] + " x" * (n % 3) for n in range(10)]
-    lookup = Lookup(RowCache(tmp_path, loaded.identity(), 384), texts, fresh=False)
-    work = partial(map, loaded.encode)
-    assert lookup.encode(loaded, work, str, lambda n, tokens: None) == len(set(texts))
+    with RowCache(tmp_path, loaded.identity(), 384) as cache:
+        window = Window(cache, texts)
+        store = Store(cache, str, lambda n, tokens: None)
+        for kinds, batch in window.batches(loaded, window.missing):
+            window.places[kinds] = store.add(batch, loaded.encode(batch.inputs))
+        rows = np.vstack(list(window.rows()))
+    assert store.count == len(set(texts))
     alone = np.vstack([loaded.encode([text]) for text in texts])
     # Padding within a batch moves vectors in the last bits (measured 1.5e-7).
-    np.testing.assert_allclose(np.vstack(list(lookup.rows())), alone, atol=1e-6)
+    np.testing.assert_allclose(rows, alone, atol=1e-6)
 
 
 def test_normalize_false_drops_the_closing_normalisation(loaded: SbertEncoder) -> None:

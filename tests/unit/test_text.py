@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pipeline.data.text import PLACEHOLDER, clean, clean_columns, render
+from pipeline.data.text import PLACEHOLDER, check_blank, clean, clean_columns, render
 from pipeline.errors import ConfigError, DataError
 from pipeline.values import Catalog
 
@@ -58,16 +58,18 @@ def test_clean_columns_turns_null_into_empty_text() -> None:
 
 def test_render_fills_fields_and_collapses_what_is_empty() -> None:
     items = catalog(("Drill", "Bosch"), ("Saw", ""))
-    assert render(items, "{brand} {title}. {{x}}") == ["Bosch Drill. {x}", "Saw. {x}"]
+    assert render(items.table, "{brand} {title}. {{x}}") == ["Bosch Drill. {x}", "Saw. {x}"]
 
 
 def test_render_gives_items_without_text_the_placeholder() -> None:
-    texts = render(catalog(("Drill", ""), ("", "Bosch")), "Title: {title}")
+    texts = render(catalog(("Drill", ""), ("", "Bosch")).table, "Title: {title}")
     assert texts == ["Title: Drill", PLACEHOLDER]
 
 
 def test_render_does_not_interpret_braces_in_titles() -> None:
-    assert render(catalog(("{brand} {0.__class__}", "B")), "{title}") == ["{brand} {0.__class__}"]
+    assert render(catalog(("{brand} {0.__class__}", "B")).table, "{title}") == [
+        "{brand} {0.__class__}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,11 @@ def test_render_does_not_interpret_braces_in_titles() -> None:
 )
 def test_bad_template_is_refused(template: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        render(catalog(("Drill", "Bosch")), template)
+        render(catalog(("Drill", "Bosch")).table, template)
 
 
 def test_template_of_an_empty_column_is_refused() -> None:
     with pytest.raises(DataError, match="none of the 2 items has categories"):
-        render(catalog(("Drill", ""), ("Saw", "")), "{categories}")
+        check_blank(2, 2, "{categories}")
+    check_blank(1, 2, "{categories}")
+    check_blank(0, 0, "{categories}")
