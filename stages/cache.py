@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,9 +105,9 @@ def prune(
     found, strange = listed(run)
     reasons = {one.folder: _old(one, older_than) for one in found}
     if unused and found:
-        served = _all_blocks(run)
-        reasons |= {one.folder: "no block of `encoders` means it"
-                    for one in found if one.folder.name not in served}  # fmt: skip
+        meant = _meant(run)
+        unmeant = "no block of `encoders` means it"
+        reasons |= {one.folder: unmeant for one in found if not meant(one)}
     done: list[dict[str, Any]] = []
     total = Freed()
     for one in found:
@@ -153,6 +154,8 @@ def blocks(run: Run) -> tuple[dict[str, list[str]], dict[str, str]]:
     known: dict[str, str] = {}
     with _offline():
         for name, spec in run.params.encoders.items():
+            if spec.engine == "vectors":
+                continue  # its rows are not cached
             # Controls share the model of another block, whose files are hashed only once.
             same = json.dumps(spec.model_dump(mode="json", exclude={"transform", "template"}))
             try:
@@ -167,19 +170,35 @@ def blocks(run: Run) -> tuple[dict[str, list[str]], dict[str, str]]:
     return served, untold
 
 
-def _all_blocks(run: Run) -> dict[str, list[str]]:
-    """Return every block by its key. Raises ConfigError when one cannot be told."""
+def _meant(run: Run) -> Callable[[Stored], bool]:
+    """Return whether a block of `encoders` means, or may mean, stored rows.
+
+    A hub model that is not on this disk keeps all rows of its name, whatever their commit.
+    Raises ConfigError when a block cannot be told at all.
+    """
+    from pipeline.encoders.hub import on_hub
     from pipeline.errors import ConfigError
 
     served, untold = blocks(run)
-    if untold:
-        reasons = "\n".join(f"encoders.{name}: {why}" for name, why in untold.items())
+    names = {
+        name: str(run.params.encoders[name].model)  # type: ignore[union-attr]
+        for name in untold
+        if on_hub(getattr(run.params.encoders[name], "model", "."), run.base)
+    }
+    reasons = "\n".join(f"encoders.{n}: {why}" for n, why in untold.items() if n not in names)
+    if reasons:
         raise ConfigError(
             f"cache prune --unused: the rows of some encoder blocks cannot be told, so "
             f"none can be called unused. Mend or remove these blocks, or use --older-than.\n"
             f"{reasons}"
         )
-    return served
+
+    def meant(one: Stored) -> bool:
+        model = one.meaning.get("model")
+        name = model.get("name") if isinstance(model, dict) else None
+        return one.folder.name in served or name in names.values()
+
+    return meant
 
 
 def _offline() -> Any:
@@ -188,7 +207,7 @@ def _offline() -> Any:
 
     if find_spec("huggingface_hub") is None:
         return nullcontext()
-    from pipeline.encoders.sbert import hub_off
+    from pipeline.encoders.hub import hub_off
 
     return hub_off()
 

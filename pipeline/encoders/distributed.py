@@ -81,7 +81,7 @@ def fill(
         ray.data.DataContext.get_current().enable_progress_bars = False
         # In any order: a row depends on its own batch only.
         done = ray.data.read_parquet(str(listed)).map(
-            _Worker,
+            _Worker,  # type: ignore[arg-type]  # a class is made once per worker
             fn_constructor_args=(spec, base.resolve(), "cuda:0" if on_gpu else device, threads),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=CPUS,

@@ -11,8 +11,7 @@ on the disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.config import Transformers
-from pipeline.data.text import well_formed
 from pipeline.encoders import Prepared
-from pipeline.encoders.folder import ModelFolder
 from pipeline.encoders.hidden import HiddenState
-from pipeline.encoders.hub import Located, hub_off, major, need
-from pipeline.encoders.limits import check_length, check_width
+from pipeline.encoders.hub import Located, major
 from pipeline.encoders.lora import AdapterFolder, merge
-from pipeline.errors import ConfigError, DataError
+from pipeline.encoders.tokens import TokenizedModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +44,8 @@ class TransformersEncoder:
         self.batch_size = spec.batch_size
         self.batch_tokens = spec.batch_tokens
         self.device = device
-        self.located = Located(spec, base, ModelFolder, code=spec.trust_remote_code)
+        self.files = TokenizedModel(spec, base)
+        self.located = self.files.located
         self.adapters = [Located(a, base, AdapterFolder, code=False) for a in spec.adapters]
         self._threads = threads
 
@@ -84,30 +81,8 @@ class TransformersEncoder:
         return weights + adapters + states + mask + 600_000_000
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
-        """Return token ids, cut at the end of the text; tokens around it stay.
-
-        Raises DataError for a text without any token.
-        """
-        texts = well_formed(texts)
-        ids = self._tokenize(texts)
-        # The end token that pooling asks for needs a place.
-        limit = self.spec.max_tokens - (self._end is not None)
-        cut = np.fromiter((len(row) > limit for row in ids), bool, len(ids))
-        long = np.flatnonzero(cut)
-        if len(long):
-            shorter = self._tokenize([texts[i] for i in long], truncation=True, max_length=limit)
-            for i, row in zip(long, shorter, strict=True):
-                ids[i] = row
-        empty = next((text for text, row in zip(texts, ids, strict=True) if not row), None)
-        if empty is not None:
-            raise DataError(
-                f"encoder model {self.spec.model!r}: the text {empty[:80]!r} has no tokens. "
-                f"Change the item's text, or write words into `template`."
-            )
-        if self._end is not None:
-            ids = [row if row[-1] == self._end else [*row, self._end] for row in ids]
-        lengths = np.fromiter((len(row) for row in ids), np.int64, len(ids))
-        return Prepared(ids, lengths, cut, counted=True)
+        """Return token ids."""
+        return self.files.prepare(texts)
 
     def encode(self, inputs: Sequence[Sequence[int]]) -> np.ndarray:
         """Return [n, H] float32 for token ids; padded on the right, so positions stay."""
@@ -126,91 +101,22 @@ class TransformersEncoder:
                 rows = torch.nn.functional.normalize(rows, dim=1)
             return np.ascontiguousarray(rows.cpu().numpy())
 
-    # ------------------------------------------------------------ tokens
-
-    def _tokenize(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
-        found = self._tokenizer(
-            list(texts), padding=False, verbose=False, return_attention_mask=False, **options
-        )
-        return list(found["input_ids"])
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        folder = self._checked
-        with self._loading():
-            from transformers import AutoTokenizer
-
-            found = AutoTokenizer.from_pretrained(
-                str(folder.path),
-                local_files_only=True,
-                trust_remote_code=self.spec.trust_remote_code,
-            )
-        found.truncation_side = "right"
-        check_length(self.spec, found, self._settings)
-        around = found.num_special_tokens_to_add()
-        if self.spec.max_tokens <= around + (self.spec.pooling == "eos"):
-            raise ConfigError(
-                f"encoder model {self.spec.model!r}: max_tokens: {self.spec.max_tokens} leaves no "
-                f"room for text beside special tokens. Set more."
-            )
-        return found
-
-    @cached_property
-    def _end(self) -> int | None:
-        """The token to put behind texts; None when pooling asks for none or it comes by itself."""
-        if self.spec.pooling != "eos":
-            return None
-        end = self._tokenizer.eos_token_id
-        if end is None:
-            raise ConfigError(
-                f"encoder model {self.spec.model!r}: pooling: eos needs an end token, but its "
-                f"tokenizer has no eos_token. Set pooling: last, mean or cls."
-            )
-        return None if self._tokenize(["a"])[0][-1] == end else int(end)
-
     @cached_property
     def _padding(self) -> int:
         """Any token does, being masked; models that count positions by it want their own."""
-        found = self._tokenizer.pad_token_id
+        found = self.files.tokenizer.pad_token_id
         if found is None:
-            found = getattr(self._settings, "pad_token_id", None)
+            found = getattr(self.files.settings, "pad_token_id", None)
         return 0 if found is None else int(found)
 
     # ------------------------------------------------------------ loading
 
     @cached_property
-    def _checked(self) -> ModelFolder:
-        folder = self.located.folder
-        folder.check(self.spec.weights_sha256)
-        return folder
-
-    @cached_property
-    def _settings(self) -> Any:
-        """The model's config, checked against the params block before anything is loaded."""
-        folder = self._checked
-        with self._loading():
-            from transformers import AutoConfig
-
-            whole = AutoConfig.from_pretrained(
-                str(folder.path),
-                local_files_only=True,
-                trust_remote_code=self.spec.trust_remote_code,
-            )
-        if whole.is_encoder_decoder:
-            raise ConfigError(
-                f"encoder model {self.spec.model!r} has an encoder and a decoder, which this "
-                f"engine does not run. Use the engine sbert, or another model."
-            )
-        text = whole.get_text_config()
-        check_width(self.spec, getattr(text, "hidden_size", None))
-        return text
-
-    @cached_property
     def _model(self) -> HiddenState:
         """The loaded model, checked against the params block."""
-        folder, _ = self._checked, self._settings
+        folder, _ = self.files.folder, self.files.settings
         adapters = [adapter.folder for adapter in self.adapters]
-        with self._loading():
+        with self.files.loading():
             import torch
             from transformers import AutoModel
 
@@ -238,31 +144,6 @@ class TransformersEncoder:
             bidirectional=self.spec.bidirectional,
             name=self.spec.model,
         )
-
-    @contextmanager
-    def _loading(self) -> Iterator[None]:
-        """Keep hub and library quiet, and tell what the library refuses as the user's mistake."""
-        need("transformers")
-        from logging import ERROR
-
-        from safetensors import SafetensorError
-        from transformers.utils import logging
-
-        before = logging.get_verbosity()
-        logging.set_verbosity(ERROR)
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage shows its own
-        try:
-            with hub_off():
-                yield
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            whole = str(error).strip()
-            foreign = " If you trust it, set trust_remote_code: true."
-            raise ConfigError(
-                f"encoder model {self.spec.model!r} cannot be loaded: {whole.splitlines()[0]} "
-                f"Looked in {self._checked.path}.{foreign if 'trust_remote_code' in whole else ''}"
-            ) from error
-        finally:
-            logging.set_verbosity(before)
 
 
 def _pool(states: Tensor, mask: Tensor, lengths: Tensor, pooling: str) -> Tensor:

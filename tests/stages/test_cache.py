@@ -250,6 +250,15 @@ def test_prune_of_unused_models_refuses_when_a_block_cannot_be_told(base: Path) 
     assert len(folders(base)) == 2
 
 
+def test_prune_of_unused_models_keeps_those_of_hub_models_that_are_not_here(base: Path) -> None:
+    edit(base, lambda blocks: blocks.update(old=hub_model(None) | {"model": "org/old"}))
+    prune(run(base), unused=True)
+    assert len(folders(base)) == 2
+    edit(base, lambda blocks: blocks.update(other=hub_model(None) | {"model": "org/other"}))
+    prune(run(base), unused=True)
+    assert list(folders(base)) == ["hash"]
+
+
 def test_prune_leaves_other_formats_alone(base: Path) -> None:
     described = folders(base)["sbert"] / "meaning.json"
     described.write_text('{"format": 1}')
