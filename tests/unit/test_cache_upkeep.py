@@ -298,6 +298,7 @@ def test_a_shard_that_is_removed_before_it_is_locked_is_not_written(
         calls += 1
         if calls == 1:
             unlink(folder, 0)
+            file(folder, 0).touch()  # by a new writer, which was killed at once
         return real(descriptor)
 
     monkeypatch.setattr(rows, "SHARD_BYTES", 1 << 20)
