@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.encoders import rows
+from pipeline.encoders import locks, rows, shard
 from pipeline.encoders.rows import ABSENT, RowCache, digest
-from pipeline.encoders.shard import INDEX, RECORD, ROWS
+from pipeline.encoders.shard import INDEX, RECORD, ROWS, unlink
 from pipeline.encoders.upkeep import Freed, Stored, Strange, mend, problems, remove, stored
 from pipeline.errors import ResourceError
 
@@ -235,22 +235,98 @@ def test_a_shard_of_a_live_writer_is_left(folder: Path) -> None:
 
 
 def test_a_reader_keeps_its_rows_while_they_move(folder: Path) -> None:
-    """Also when a new shard comes to have the number of one that is open."""
     reader = RowCache(folder.parent.parent, MEANING, WIDTH)
     places = reader.find(digest(TEXTS))
     for number in range(3):
         spoil(folder, number, 0)
     mend(only(folder), dry_run=False)
-    with RowCache(folder.parent.parent, MEANING, WIDTH) as cache:
-        add(cache, ["other", "rows", "than", "before"], [90, 91, 92, 93])
     sound = [n for n in range(12) if n % 4]
     np.testing.assert_array_equal(reader.read(places[sound])[:, 0], sound)
-    again = reader.find(digest([*TEXTS, "other"]))
-    assert (again != ABSENT).tolist() == [n % 4 > 0 for n in range(12)] + [True]
+    again = reader.find(digest(TEXTS))
+    assert (again != ABSENT).tolist() == [n % 4 > 0 for n in range(12)]
     assert not set(again[sound]) & set(places)
     np.testing.assert_array_equal(reader.read(again[sound])[:, 0], sound)
     both = reader.number(np.concatenate([places, again[sound]]))
     assert len(set(both)) == len(both) and both.max() < len(reader)
+
+
+def test_a_reader_tells_a_new_shard_from_a_removed_one_of_its_number(folder: Path) -> None:
+    reader = RowCache(folder.parent.parent, MEANING, WIDTH)
+    places = reader.find(digest(TEXTS))
+    for row in range(4):
+        spoil(folder, 2, row)
+    before = file(folder, 2).stat().st_ino
+    mend(only(folder), dry_run=False)
+    assert not file(folder, 2).exists()
+    with RowCache(folder.parent.parent, MEANING, WIDTH) as cache:
+        add(cache, TEXTS[8:], [90, 91, 92, 93])
+    assert file(folder, 2).stat().st_ino != before
+    assert reader.read(places)[:8, 0].tolist() == list(range(8))
+    new = reader.find(digest(TEXTS[8:]))
+    assert reader.read(new)[:, 0].tolist() == [90, 91, 92, 93]
+    assert not set(new) & set(places)
+
+
+def test_a_reader_finds_rows_that_move_while_it_opens_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = rows.numbers, 0
+
+    def listing(path: Path) -> list[int]:
+        """The shards as they lay there before a prune."""
+        nonlocal calls
+        calls += 1
+        found = real(path)
+        if calls == 1:
+            spoil(folder, 1, 0)
+            mend(only(folder), dry_run=False)
+        return found
+
+    reader = RowCache(folder.parent.parent, MEANING, WIDTH)
+    monkeypatch.setattr(rows, "numbers", listing)
+    places = reader.find(digest(TEXTS))
+    assert (places != ABSENT).tolist() == [n != 4 for n in range(12)]
+
+
+def test_a_shard_that_is_removed_before_it_is_locked_is_not_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = shard.lock, 0
+
+    def late(descriptor: int) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            unlink(folder, 0)
+            file(folder, 0).touch()  # by a new writer, which was killed at once
+        return real(descriptor)
+
+    monkeypatch.setattr(rows, "SHARD_BYTES", 1 << 20)
+    monkeypatch.setattr(shard, "lock", late)
+    with RowCache(folder.parent.parent, MEANING, WIDTH) as cache:
+        add(cache, ["more"], [20])
+    assert values(folder, [*TEXTS[3:5], "more"]) == [-1, 4, 20]
+
+
+def test_a_meaning_that_is_removed_before_it_is_locked_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = locks.open_shared, 0
+
+    def late(path: Path) -> int:
+        nonlocal calls
+        calls += 1
+        descriptor = real(path)
+        if calls == 1:
+            remove(only(folder), dry_run=False)
+        return descriptor
+
+    monkeypatch.setattr(locks, "open_shared", late)
+    with RowCache(folder.parent.parent, MEANING, WIDTH) as cache:
+        add(cache, ["more"], [20])
+        monkeypatch.undo()
+        assert remove(only(folder), dry_run=False).busy == 1
+    assert values(folder, ["more"]) == [20]
 
 
 def test_rows_that_are_cut_off_while_they_are_read_fail_loudly(folder: Path) -> None:
