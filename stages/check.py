@@ -66,7 +66,7 @@ def check(run: Run) -> None:
         problems += grid(params)
         problems += revisions(run)
         problems += graph(run.base, params)
-        warnings += unpinned(params)
+        warnings += unpinned(params, run.base)
         warnings += misplaced(params)
     for line in warnings:
         run.warn(line)
@@ -113,20 +113,33 @@ def tuning(params: Params) -> Iterator[str]:
     yield from mistakes(params)
 
 
-def unpinned(params: Params) -> Iterator[str]:
-    """Yield a warning for every hub model whose commit may change under the same name."""
-    from pipeline.config.text import Model
+def unpinned(params: Params, base: Path) -> Iterator[str]:
+    """Yield warnings for hub models whose files may change under the same name.
 
+    One for each encoder that is in use, one for all others.
+    """
+    from pipeline.config.text import Model, Transformers
+    from pipeline.encoders.hub import is_commit, on_hub
+
+    idle = []
     for name, encoder in params.encoders.items():
         if not isinstance(encoder, Model):
             continue
-        if encoder.model.startswith(("package:", "/", ".", "~", "$")):
-            continue
-        if encoder.revision is None:
+        parts = [encoder, *(encoder.adapters if isinstance(encoder, Transformers) else ())]
+        loose = [p for p in parts if on_hub(p.model, base) and not is_commit(p.revision)]
+        if loose and name in params.grid.encoder:
+            models = " and ".join(f"{p.model} (revision: {p.revision or 'null'})" for p in loose)
             yield (
-                f"params.yaml: encoders.{name}.revision is null: the hub may serve another "
-                f"{encoder.model} tomorrow. Write the commit of the model."
+                f"params.yaml: encoders.{name}: the hub may serve another {models} tomorrow. "
+                f"Write the commit as `revision`; `spectran encode` tells it."
             )
+        elif loose:
+            idle.append(name)
+    if idle:
+        yield (
+            f"params.yaml: encoders: {len(idle)} that grid.encoder does not name take a hub model "
+            f"without its commit: {', '.join(idle)}. Write it as `revision` before you use them."
+        )
 
 
 def revisions(run: Run) -> Iterator[str]:

@@ -24,7 +24,7 @@ PLACEHOLDER = "unknown item"
 """Text of an item whose template fields are all empty: every catalogue row must have a vector, and
 equal text for all such items gives them equal vectors, so none is favoured. Callers count it."""
 
-WINDOW = 1 << 16
+WINDOW = 1 << 15
 """Items read at a time."""
 
 _INVISIBLE = r"[\x00-\x1f\x7f-\x9f\x{200b}\x{2028}\x{2029}\x{feff}\s]+"

@@ -99,7 +99,7 @@ class Window:
                 ),
             )
 
-    def rows(self, chunk_bytes: int = 32 << 20) -> Iterator[np.ndarray]:
+    def rows(self, chunk_bytes: int = 8 << 20) -> Iterator[np.ndarray]:
         """Yield [n, H] float32 in the order of the items, in chunks of bounded size."""
         step = max(1, chunk_bytes // (self.cache.width * 4))
         for start in range(0, len(self.kind), step):

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data.text import well_formed
 from pipeline.encoders import Prepared
 
 _WORD = re.compile(r"\w+")
@@ -46,6 +47,7 @@ class HashEncoder:
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
         """Count the words; nothing is cut."""
+        texts = well_formed(texts)
         words = np.fromiter((len(_WORD.findall(text)) for text in texts), np.int64, len(texts))
         return Prepared(texts, words, np.zeros(len(texts), bool), counted=True)
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import OpenAI
+from pipeline.data.text import well_formed
 from pipeline.encoders import Prepared
 from pipeline.encoders.answer import read_message, read_vectors
 from pipeline.encoders.hub import need
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN = 4
 """A common estimate for English; texts of other scripts have more bytes and more tokens."""
-_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 _SHOWN = 200
 """Characters of a server's words in a message."""
 
@@ -71,9 +71,9 @@ class OpenAIEncoder:
         return self.batch_size * (8 * self.spec.max_characters + 40 * self.width) + 100_000_000
 
     def prepare(self, texts: Sequence[str]) -> Prepared:
-        """Cut the texts and estimate their tokens. Halves of characters cannot be sent: U+FFFD."""
+        """Cut the texts and estimate their tokens."""
         limit = self.spec.max_characters
-        sent = [_HALF_CHARACTERS.sub("\ufffd", text[:limit]) for text in texts]
+        sent = well_formed([text[:limit] for text in texts])
         sizes = (math.ceil(len(text.encode()) / BYTES_PER_TOKEN) for text in sent)
         tokens = np.fromiter(sizes, np.int64, len(sent))
         cut = np.fromiter((len(text) > limit for text in texts), bool, len(texts))

@@ -103,19 +103,42 @@ def test_check_names_what_does_not_agree(
     assert any(said in line for line in found), found
 
 
-def test_check_warns_of_a_hub_model_without_a_commit(
+def test_check_warns_of_each_unpinned_hub_model_in_use(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unpin(content: dict[str, Any]) -> None:
-        content["encoders"]["hub"] = content["encoders"]["minilm"] | {"model": "owner/name"}
+        blocks = content["encoders"]
+        blocks["hub"] = blocks["minilm"] | {"model": "owner/name", "revision": "main"}
+        blocks["pinned"] = blocks["hub"] | {"revision": "0" * 40}
+        blocks["folder"] = blocks["minilm"] | {"model": "models/own"}
+        blocks["lora"] = blocks["llm2vec_llama3_8b"] | {"revision": "0" * 40}
+        blocks["lora"]["adapters"] = [{"model": "owner/lora", "revision": None}]
+        used = ("hub", "pinned", "folder", "lora", "hash", "text_embedding_3_small")
+        content["grid"]["encoder"] += used
         content["grid"]["text"]["method"].append("id")
         content["grid"]["plain"]["method"].remove("id")
 
+    (tree / "models" / "own").mkdir(parents=True)
     edit(tree / "params.yaml", unpin)
     check(run(tree, "check"))
     said = capsys.readouterr().err
-    assert "encoders.hub.revision is null" in said
+    assert "encoders.hub: the hub may serve another owner/name (revision: main)" in said
+    assert "encoders.lora: the hub may serve another owner/lora (revision: null) tomorrow" in said
+    assert said.count("the hub may serve") == 2
     assert "id reads no text" in said
+
+
+def test_check_tells_unused_unpinned_encoders_in_one_line(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(run(tree, "check"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the hub may serve" not in said
+    assert said.count("that grid.encoder does not name") == 1
+    for name in ("qwen3_8b", "llm2vec_llama3_8b", "bge_large_en_v1_5"):
+        assert f" {name}" in said
+    for name in ("all_minilm_l6_v2", "hash", "text_embedding_3_small", "minilm_permuted"):
+        assert name not in said
 
 
 def supply(content: dict[str, Any]) -> None:

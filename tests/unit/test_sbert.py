@@ -121,6 +121,12 @@ def test_longer_texts_are_cut_at_max_tokens(offline: None) -> None:
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)  # 4 words between [CLS] and [SEP]
 
 
+def test_lone_surrogates_are_read_as_the_replacement_character(loaded: SbertEncoder) -> None:
+    odd, plain = (loaded.prepare([f"red {c} train"]) for c in ("\ud800", "\ufffd"))
+    assert odd.tokens.tolist() == plain.tokens.tolist()
+    np.testing.assert_array_equal(loaded.encode(odd.inputs), loaded.encode(plain.inputs))
+
+
 def test_bfloat16_gives_float32_rows_near_the_full_ones(loaded: SbertEncoder) -> None:
     rows = engine(dtype="bfloat16").encode(TEXTS[:2])
     assert rows.dtype == np.float32
@@ -198,6 +204,12 @@ def test_folder_without_a_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     (copy / "vocab.txt").unlink()
     with pytest.raises(ConfigError, match="the tokenizer"):
+        engine(model=str(copy)).identity()
+
+
+def test_an_adapter_named_as_the_model_is_refused(copy: Path) -> None:
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"is a LoRA adapter.*under `adapters`"):
         engine(model=str(copy)).identity()
 
 

