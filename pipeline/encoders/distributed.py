@@ -63,7 +63,7 @@ def fill(
 ) -> None:
     """Encode batches on `workers` engines and store their rows.
 
-    device: cpu, or cuda: each worker then has a GPU of its own. scratch: folder for the work list,
+    device: cpu, or cuda: each worker then has a GPU of its own (vllm: its tensor_parallel GPUs). scratch: folder for the work list,
     which is removed again. A Ray cluster is used where RAY_ADDRESS names one; its machines must
     see `scratch`, the models and this code. Raises ConfigError when Ray is not installed.
     """
@@ -85,7 +85,7 @@ def fill(
             fn_constructor_args=(spec, base.resolve(), "cuda:0" if on_gpu else device, threads),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=CPUS,
-            num_gpus=1 if on_gpu else None,
+            num_gpus=getattr(spec, "tensor_parallel", 1) if on_gpu else None,
         )
         for row in done.iter_rows():
             if row["error"]:

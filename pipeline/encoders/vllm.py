@@ -128,6 +128,8 @@ class VllmEncoder:
                 enable_prefix_caching=False,
                 enforce_eager=True,
                 tensor_parallel_size=spec.tensor_parallel,
+                # Left to choose, vLLM asks Ray for machines when the stage runs on Ray.
+                distributed_executor_backend="mp" if spec.tensor_parallel > 1 else "uni",
                 gpu_memory_utilization=spec.memory_share,
                 seed=0,  # nothing is drawn
                 trust_remote_code=spec.trust_remote_code,

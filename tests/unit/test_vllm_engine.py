@@ -279,6 +279,7 @@ def test_vllm_is_told_what_the_block_says(
         "pooler_config": {"seq_pooling_type": kind, "use_activation": False},
         "dtype": "bfloat16",
         "tensor_parallel_size": 2,
+        "distributed_executor_backend": "mp",
         "gpu_memory_utilization": 0.7,
         "max_model_len": 16,
         "max_num_seqs": 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from safetensors.numpy import load_file
 
 from pipeline.config import Vllm
 from pipeline.encoders import open_encoder
 from pipeline.encoders.vllm import VllmEncoder
 from pipeline.errors import ConfigError
 
+from ..conftest import ITEMS
 from ..tiny_models import DECODERS, POSITIONS, WIDTH, build
 
 pytestmark = [
@@ -172,20 +176,43 @@ if __name__ == "__main__":
 """
 
 
-def test_standard_output_stays_clean_and_the_process_ends_quietly(models: dict[str, Path]) -> None:
-    """Beside that, nothing is asked of any other machine."""
-    spec = Vllm.model_validate(block(models["mistral"])).model_dump_json()
-    offline = {"HF_HUB_OFFLINE", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS"}
-    environment = {name: value for name, value in os.environ.items() if name not in offline}
+def process(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user does who has set nothing."""
+    unset = {"HF_HUB_OFFLINE", "VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment["PYTHONPATH"] = str(Path.cwd())
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, spec],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=False,
         env=environment,
+        cwd=cwd,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"rows 1 {WIDTH}\n"
     assert "Traceback" not in done.stderr
+    return done
+
+
+def test_nothing_is_shown_sent_or_asked(models: dict[str, Path]) -> None:
+    spec = Vllm.model_validate(block(models["mistral"])).model_dump_json()
+    done = process("-c", SCRIPT, spec)
+    assert done.stdout == f"rows 1 {WIDTH}\n"
     assert "INFO" not in done.stderr
+
+
+def test_the_stage_encodes_and_a_second_run_loads_no_engine(
+    models: dict[str, Path], tiny_root: Path
+) -> None:
+    params = yaml.safe_load((tiny_root / "params.yaml").read_text())
+    params["encoders"]["tiny"] = block(models["qwen3"], pooling="mean")
+    (tiny_root / "params.yaml").write_text(yaml.safe_dump(params))
+    told = []
+    for _ in range(2):
+        done = process("-m", "stages.cli", "encode", "demo", "tiny", "--json", cwd=tiny_root)
+        told.append(json.loads(done.stdout))
+    assert [one["encoded"] for one in told] == [ITEMS, 0]
+    rows = load_file(tiny_root / "artifacts" / "semantic" / "demo" / "tiny.safetensors")["values"]
+    titles = [f"title {n}" for n in range(ITEMS)]
+    assert cosines(rows[1:], alone(models["qwen3"], titles, "mean")).min() > 0.99999
