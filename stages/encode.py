@@ -159,13 +159,16 @@ def _warn(
             f"{dataset}: {blank} of {count} items have no text for {spec.template!r}; "
             f"they are encoded as {PLACEHOLDER!r}."
         )
-    model = meaning.get("model")
-    commit = model.get("commit") if isinstance(model, dict) else None
-    if isinstance(model, dict) and commit is not None and commit != getattr(spec, "revision", None):
-        run.warn(
-            f"params.yaml: encoders.{encoder}: {model['name']} is at commit {commit}, and may move."
-            f" Write `revision: {commit}` to keep it."
-        )
+    named = [(f"encoders.{encoder}", spec, meaning.get("model"))]
+    adapters = zip(getattr(spec, "adapters", ()), meaning.get("adapters", ()), strict=True)
+    named += [(f"encoders.{encoder}.adapters", block, found) for block, found in adapters]
+    for where, block, found in named:
+        commit = found.get("commit") if isinstance(found, dict) else None
+        if isinstance(found, dict) and commit and commit != getattr(block, "revision", None):
+            run.warn(
+                f"params.yaml: {where}: {found['name']} is at commit {commit}, and may move. "
+                f"Write `revision: {commit}` to keep it."
+            )
 
 
 def _chunks(

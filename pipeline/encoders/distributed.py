@@ -63,9 +63,10 @@ def fill(
 ) -> None:
     """Encode batches on `workers` engines and store their rows.
 
-    device: cpu, or cuda: each worker then has a GPU of its own (vllm: its tensor_parallel GPUs). scratch: folder for the work list,
-    which is removed again. A Ray cluster is used where RAY_ADDRESS names one; its machines must
-    see `scratch`, the models and this code. Raises ConfigError when Ray is not installed.
+    device: cpu, or cuda: each worker then has a GPU of its own (vllm: its tensor_parallel GPUs).
+    scratch: folder for the work list, which is removed again. A Ray cluster is used where
+    RAY_ADDRESS names one; its machines must see `scratch`, the models and this code.
+    Raises ConfigError when Ray is not installed.
     """
     need("ray", "ray")
     import ray
