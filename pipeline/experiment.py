@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +34,8 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.fit import LOSS, Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.sizes import Trained, trained_numbers
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 
@@ -220,18 +222,32 @@ class Experiment:
         log: Log,
         advance: Callable[[int], None],
     ) -> dict[str, Any]:
-        """Train one seed and rank both held-out splits."""
+        """Train one seed and rank both held-out splits.
+
+        rank_seconds: one pass over the held-out users, the item table built first.
+        """
         if not self.trained:
             made = self.build()
             assert isinstance(made, Untrained)
+            started = time.monotonic()
             ranks = self._ranks(made.scorer, made.length, "cpu", times=False)
-            return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
+            ranked = time.monotonic() - started
+            return {
+                "ranks": ranks,
+                "best_epoch": 0,
+                "epochs": 0,
+                "seconds": 0.0,
+                "rank_seconds": ranked,
+            }
         fitted = self.fit_seed(seed, device=device, checkpoint=checkpoint, log=log, advance=advance)
         fitted.model.eval()
+        started = time.monotonic()
         with torch.inference_mode():
             model = fitted.model
             scorer = model.ranker(self.train.ranking)
+            # Counts are copied to the CPU, which waits for the device.
             ranks = self._ranks(scorer, model.length, device, times=model.reads_times)
+        ranked = time.monotonic() - started
         state = {n: t.cpu().numpy() for n, t in fitted.model.state_dict().items()}
         columns = list(zip(*fitted.curves, strict=True))
         curves = pa.table(dict(zip(("epoch", "phase", "name", "value"), columns, strict=True)))
@@ -240,8 +256,14 @@ class Experiment:
             "model": state,
             "curves": curves,
             "best_epoch": fitted.best_epoch,
+            "epochs": sum(name == LOSS for _, _, name, _ in fitted.curves),
             "seconds": fitted.seconds,
+            "rank_seconds": ranked,
         }
+
+    def trained_numbers(self) -> Trained:
+        """Return how many numbers training changes; zero for an untrained method."""
+        return trained_numbers(self._start(self.seeds[0])) if self.trained else Trained(0, 0)
 
     def item_vectors(self, seed: int) -> Iterator[ItemVectors]:
         """Yield the item vectors that a seed starts from, drawn again, and those it ended with.

@@ -15,7 +15,7 @@ from stages.run import Run, size
 if TYPE_CHECKING:
     from pipeline.config import Params
 
-CHEAP = ("metrics", "comparisons", "collapse", "spectrum", "data")
+CHEAP = ("metrics", "comparisons", "collapse", "sizes", "spectrum", "data")
 """Folders of artifacts whose data set (and encoder) must be in the grid; embeddings cost too much
 to be called stale."""
 
