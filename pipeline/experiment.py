@@ -19,7 +19,7 @@ from pipeline import artifacts, naming
 from pipeline.cells import NONE, UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranks import rank, table
 from pipeline.files import sha256_file
 from pipeline.model import (
@@ -34,8 +34,8 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.training.fit import LOSS, Checkpoint, Fitted, Log, fit, initialised
-from pipeline.training.sizes import Trained, trained_numbers
+from pipeline.training.fit import LOSS, ONE_ITEM, Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.parameters import Trained, trained_numbers
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 
@@ -119,7 +119,10 @@ class Experiment:
     def prepare(
         cls, params: Params, root: Path, revision: int, cell: Mapping[str, str]
     ) -> Experiment:
-        """Check names, settings and inputs of a cell. Raises ConfigError or ArtifactError."""
+        """Check names, settings and inputs of a cell.
+
+        Raises ConfigError, ArtifactError, or DataError for a catalogue of one item.
+        """
         train = params.train_for(cell["dataset"], cell["backbone"], cell["method"])
         method = naming.settings("methods", cell["method"], params.methods)
         backbone = naming.settings("backbones", cell["backbone"], params.backbones)
@@ -130,13 +133,16 @@ class Experiment:
         trained = found.build.__annotations__.get("return") != "Untrained"
         _fits(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
+        if len(inputs.catalog) < 2:
+            raise DataError(ONE_ITEM)
         inputs.check()
         _ = inputs.sequences
         if trained:
             # Refuses sizes that do not fit.
             built: Backbone = encoder_code.build(backbone, train.width, train.dropout)
             _has_times(cell, built, inputs)
-        build = _builder(found, encoder_code, method, backbone, inputs, train)
+        key = params.width_key(cell["dataset"], cell["backbone"], cell["method"])
+        build = _builder(found, encoder_code, method, backbone, inputs, train, key)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
         return cls(cell, train, method, backbone, inputs, revision, build, trained, code)
 
@@ -276,6 +282,10 @@ class Experiment:
         if header["params"] != json.loads(json.dumps({**self.provenance, "seed": seed})):
             raise artifacts.MODEL.fail(root, cell, "was trained with other settings or inputs.")
         model = self._start(seed).model.eval()
+        # Scalars are stored as one number.
+        wanted = {name: tuple(tensor.shape) or (1,) for name, tensor in model.state_dict().items()}
+        if {name: array.shape or (1,) for name, array in arrays.items()} != wanted:
+            raise artifacts.MODEL.fail(root, cell, "holds other tensors than the method has now.")
         yield from _item_vectors(model, "initial")
         model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         yield from _item_vectors(model, "trained")
@@ -325,6 +335,7 @@ def _builder(
     backbone: MethodConfig,
     inputs: CellInputs,
     train: TrainConfig,
+    width_key: str,
 ) -> Callable[[], Method | Untrained]:
     """Return what puts the cell's parts together; every call draws new initial values."""
 
@@ -336,7 +347,7 @@ def _builder(
     def ranking() -> Objective:
         return ranking_loss(train.loss, inputs.sequences.train_counts())
 
-    parts = Parts(train, sequence_encoder, ranking)
+    parts = Parts(train, sequence_encoder, ranking, width_key)
 
     def build() -> Method | Untrained:
         made = found.build(method, inputs, parts)

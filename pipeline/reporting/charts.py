@@ -111,8 +111,9 @@ def line_chart(
         points = [
             (a, b) for a, b in one.points if not (x.log and a <= 0) and not (y.log and b <= 0)
         ]
-        # Intervals at the same x would cover each other.
-        shift = DODGE * (place - (len(series) - 1) / 2) if one.intervals else 0.0
+        # Intervals at the same x would cover each other; none may leave the picture.
+        step = min(DODGE, 2 * RIGHT / len(series))
+        shift = step * (place - (len(series) - 1) / 2) if one.intervals else 0.0
         path = " ".join(f"{frame.px(a, shift)},{frame.py(b)}" for a, b in thin(points))
         colour = f"s{place % PALETTE}"
         for at, low, high in one.intervals:

@@ -23,12 +23,14 @@ from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.heap import keep_freed_memory
 from pipeline.model import Adapter, Method, Phase, SeqModel
 from pipeline.randomness import derive, generator
-from pipeline.training.sizes import modules_of, trains
+from pipeline.training.parameters import belongs, modules_of, trains
 from pipeline.values import Sequences
 
 Log = Callable[..., None]
 Curve = tuple[int, str, str, float]
 """Epoch, phase, name, value."""
+
+ONE_ITEM = "train: the catalogue has one item; there is nothing to rank. Use data with more items."
 
 LOSS = "train/loss"
 """The curve that every epoch of every phase adds to."""
@@ -113,7 +115,7 @@ def fit(
     valid = held_out(data, "valid", times=times)
     _check(cut, valid, data)
     modules = modules_of(method).to(device)
-    progress = checkpoint.load() or Progress()
+    progress = _kept(checkpoint, method, seed, log)
     for place in range(progress.phase, len(method.phases)):
         if progress.phase != place:
             progress = Progress(phase=place, curves=progress.curves, seconds=progress.seconds)
@@ -124,6 +126,17 @@ def fit(
     return Fitted(
         method.model, progress.curves, progress.best_value, progress.best_epoch, progress.seconds
     )
+
+
+def _kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progress:
+    """Return the kept progress; a new one when there is none, or another model's, which is told."""
+    progress = checkpoint.load() or Progress()
+    if progress.tensors:
+        mine = progress.phase < len(method.phases)
+        if mine and belongs(progress.tensors, method, method.phases[progress.phase]):
+            return progress
+        log("discard", seed=seed, reason="the kept state is of another model; training starts anew")
+    return Progress()
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
@@ -137,7 +150,7 @@ def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
             "Use more users, or another split."
         )
     if data.num_items < 2:
-        raise DataError("train: the catalogue has one item; there is nothing to rank.")
+        raise DataError(ONE_ITEM)
 
 
 @dataclass

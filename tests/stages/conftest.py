@@ -87,7 +87,7 @@ class Measured:
         made = {
             "cell": cell.fields,
             "train": train if cell.trained else None,
-            "method": {**self.params.methods[cell.method], "note": MARKUP},
+            "method": {**self.params.methods.get(cell.method, {}), "note": MARKUP},
             "backbone": {},
             "seed": seed,
         }

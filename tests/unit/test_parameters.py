@@ -13,7 +13,7 @@ from pipeline.methods import llm_esr, rlmrec, spectran
 from pipeline.model import Method, MethodConfig, Parts, Phase
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import read_yaml
-from pipeline.training.sizes import trained_numbers
+from pipeline.training.parameters import trained_numbers
 
 METHODS = read_yaml(Path("params.yaml"))["methods"]
 N, H, D = 24, 12, 8

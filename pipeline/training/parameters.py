@@ -1,11 +1,12 @@
-"""Which parameters training changes, and how many numbers they hold."""
+"""Which parameters training changes, how many numbers they hold, and whose a kept state is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.model import Method, Phase
 
@@ -45,3 +46,15 @@ def trained_numbers(method: Method) -> Trained:
     }
     backbone = sum(n for name, n in sizes.items() if name.startswith("model.backbones."))
     return Trained(sum(sizes.values()) - backbone, backbone)
+
+
+def belongs(tensors: Mapping[str, Tensor], method: Method, phase: Phase) -> bool:
+    """Whether a kept state has the names and shapes of this method's parameters and moments."""
+    parameters = dict(modules_of(method).named_parameters())
+    free = [name for name in parameters if trains(phase, name)]
+    wanted = {f"{p}/{name}": q.shape for p in ("now", "best") for name, q in parameters.items()}
+    wanted |= {f"{p}/{name}": parameters[name].shape for p in "mv" for name in free}
+    wanted |= {f"t/{name}": () for name in free}
+    return {name: tuple(t.shape) for name, t in tensors.items()} == {
+        name: tuple(shape) for name, shape in wanted.items()
+    }
