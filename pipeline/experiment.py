@@ -20,7 +20,7 @@ from pipeline.cells import NONE, UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.ranks import rank, table
+from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
 from pipeline.files import sha256_file
 from pipeline.model import (
     Adapter,
@@ -114,6 +114,8 @@ class Experiment:
     build: Callable[[], Method | Untrained]
     trained: bool
     code: tuple[Path, Path]
+    held: int
+    """Numbers per item that a training step holds beside the tables, as the method's file says."""
 
     @classmethod
     def prepare(
@@ -144,7 +146,10 @@ class Experiment:
         key = params.width_key(cell["dataset"], cell["backbone"], cell["method"])
         build = _builder(found, encoder_code, method, backbone, inputs, train, key)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
-        return cls(cell, train, method, backbone, inputs, revision, build, trained, code)
+        held = 0
+        if hasattr(found, "held"):
+            held = found.held(method, params.encoder(cell["encoder"]).width, train.width)
+        return cls(cell, train, method, backbone, inputs, revision, build, trained, code, held)
 
     @property
     def seeds(self) -> list[int]:
@@ -163,10 +168,16 @@ class Experiment:
         return list(self.inputs.paths().values())
 
     def memory_bytes(self) -> int:
-        """Return a rough need: libraries, inputs twice, six tables, one chunk of scores."""
+        """Return a rough need, from above: libraries, inputs, tables, what a step holds, scores.
+
+        An input lies there as bytes, as an array, in the model, and once more on the way. A trained
+        table needs itself, gradient and moments (4); their copies in the best, the present and the
+        next state (9); and the keys it ranks by, with their gradient.
+        """
         inputs = sum(path.stat().st_size for path in self.reads)
-        tables = 6 * 4 * (len(self.inputs.catalog) + 1) * self.train.width
-        return 500_000_000 + 2 * inputs + tables + 64_000_000
+        tables = 15 * self.train.width if self.trained else 0
+        numbers = (len(self.inputs.catalog) + 1) * (tables + self.held)
+        return 600_000_000 + 4 * inputs + 4 * numbers + CHUNK_BYTES
 
     def disk_bytes(self) -> int:
         """Return a rough need: the model, and the state kept for resuming."""
