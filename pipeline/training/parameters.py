@@ -50,11 +50,11 @@ def trained_numbers(method: Method) -> Trained:
 
 def belongs(tensors: Mapping[str, Tensor], method: Method, phase: Phase) -> bool:
     """Whether a kept state has the names and shapes of this method's parameters and moments."""
-    parameters = dict(modules_of(method).named_parameters())
-    free = [name for name in parameters if trains(phase, name)]
-    wanted = {f"{p}/{name}": q.shape for p in ("now", "best") for name, q in parameters.items()}
-    wanted |= {f"{p}/{name}": parameters[name].shape for p in "mv" for name in free}
-    wanted |= {f"t/{name}": () for name in free}
-    return {name: tuple(t.shape) for name, t in tensors.items()} == {
-        name: tuple(shape) for name, shape in wanted.items()
+    shapes = {n: tuple(p.shape) for n, p in modules_of(method).named_parameters()}
+    free = [name for name in shapes if trains(phase, name)]
+    wanted = {
+        f"{prefix}/{name}": shape for prefix in ("now", "best") for name, shape in shapes.items()
     }
+    wanted |= {f"{prefix}/{name}": shapes[name] for prefix in "mv" for name in free}
+    wanted |= {f"t/{name}": () for name in free}
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()} == wanted
