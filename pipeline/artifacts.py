@@ -215,6 +215,23 @@ COLLAPSE = Table(
 `semantic` (before ID vectors join) or `table`; state: `initial` or `trained`; cumulative: share of
 the first 1..width directions. Null and empty where all vectors are the same."""
 
+SIZES = Table(
+    "sizes",
+    "sizes/{dataset}.parquet",
+    "spectran collapse {dataset}",
+    schema=pa.schema(
+        [
+            pa.field("encoder", pa.string()),
+            pa.field("backbone", pa.string()),
+            pa.field("method", pa.string()),
+            pa.field("method_parameters", pa.uint64()),
+            pa.field("backbone_parameters", pa.uint64()),
+        ]
+    ),
+)
+"""Trained parameters of every trained cell: those of its backbone, and all others (item tables,
+fusion, terms of the loss). Padding rows count."""
+
 ALL: Sequence[Artifact] = (
     RAW,
     ITEMS,
@@ -231,4 +248,5 @@ ALL: Sequence[Artifact] = (
     METRICS,
     COMPARISONS,
     COLLAPSE,
+    SIZES,
 )

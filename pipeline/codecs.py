@@ -292,7 +292,23 @@ def _verify(
             cell,
             f"was made from other items ({made_from[:8]}.., the catalogue is {items[:8]}..).",
         )
+    _refuse_other_cell(artifact, root, header, cell)
     return dict(header)
+
+
+def _refuse_other_cell(
+    artifact: Artifact, root: Path, header: Mapping[str, Any], cell: Mapping[str, object]
+) -> None:
+    """Raise ArtifactError for a trained file that lies where another cell or seed belongs."""
+    made = header.get("params")
+    if not isinstance(made, Mapping) or not isinstance(made.get("cell"), Mapping):
+        return
+    names = {**made["cell"], "seed": made.get("seed")}
+    if any(name in cell and str(cell[name]) != str(told) for name, told in names.items()):
+        # A header keeps its keys sorted.
+        parts = ("dataset", "encoder", "backbone", "method", "seed")
+        of = "/".join(str(names[part]) for part in parts if part in names)
+        raise artifact.fail(root, cell, f"is of {of}: it was copied or renamed.")
 
 
 def save_json(artifact: Artifact, root: Path, content: Mapping[str, Any], **cell: object) -> Path:

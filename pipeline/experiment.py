@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,8 @@ from pipeline import artifacts, naming
 from pipeline.cells import NONE, UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
-from pipeline.errors import ConfigError
-from pipeline.evaluation.ranks import rank, table
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
 from pipeline.files import sha256_file
 from pipeline.model import (
     Adapter,
@@ -33,7 +34,8 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.fit import LOSS, ONE_ITEM, Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.parameters import Trained, trained_numbers
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 
@@ -112,12 +114,17 @@ class Experiment:
     build: Callable[[], Method | Untrained]
     trained: bool
     code: tuple[Path, Path]
+    held: int
+    """Numbers per item that a training step holds beside the tables, as the method's file says."""
 
     @classmethod
     def prepare(
         cls, params: Params, root: Path, revision: int, cell: Mapping[str, str]
     ) -> Experiment:
-        """Check names, settings and inputs of a cell. Raises ConfigError or ArtifactError."""
+        """Check names, settings and inputs of a cell.
+
+        Raises ConfigError, ArtifactError, or DataError for a catalogue of one item.
+        """
         train = params.train_for(cell["dataset"], cell["backbone"], cell["method"])
         method = naming.settings("methods", cell["method"], params.methods)
         backbone = naming.settings("backbones", cell["backbone"], params.backbones)
@@ -128,15 +135,21 @@ class Experiment:
         trained = found.build.__annotations__.get("return") != "Untrained"
         _fits(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
+        if len(inputs.catalog) < 2:
+            raise DataError(ONE_ITEM)
         inputs.check()
         _ = inputs.sequences
         if trained:
             # Refuses sizes that do not fit.
             built: Backbone = encoder_code.build(backbone, train.width, train.dropout)
             _has_times(cell, built, inputs)
-        build = _builder(found, encoder_code, method, backbone, inputs, train)
+        key = params.width_key(cell["dataset"], cell["backbone"], cell["method"])
+        build = _builder(found, encoder_code, method, backbone, inputs, train, key)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
-        return cls(cell, train, method, backbone, inputs, revision, build, trained, code)
+        held = 0
+        if hasattr(found, "held"):
+            held = found.held(method, params.encoder(cell["encoder"]).width, train.width)
+        return cls(cell, train, method, backbone, inputs, revision, build, trained, code, held)
 
     @property
     def seeds(self) -> list[int]:
@@ -155,10 +168,16 @@ class Experiment:
         return list(self.inputs.paths().values())
 
     def memory_bytes(self) -> int:
-        """Return a rough need: libraries, inputs twice, six tables, one chunk of scores."""
+        """Return a rough need, from above: libraries, inputs, tables, what a step holds, scores.
+
+        An input lies there as bytes, as an array, in the model, and once more on the way. A trained
+        table needs itself, gradient and moments (4); their copies in the best, the present and the
+        next state (9); and the keys it ranks by, with their gradient.
+        """
         inputs = sum(path.stat().st_size for path in self.reads)
-        tables = 6 * 4 * (len(self.inputs.catalog) + 1) * self.train.width
-        return 500_000_000 + 2 * inputs + tables + 64_000_000
+        tables = 15 * self.train.width if self.trained else 0
+        numbers = (len(self.inputs.catalog) + 1) * (tables + self.held)
+        return 600_000_000 + 4 * inputs + 4 * numbers + CHUNK_BYTES
 
     def disk_bytes(self) -> int:
         """Return a rough need: the model, and the state kept for resuming."""
@@ -220,18 +239,32 @@ class Experiment:
         log: Log,
         advance: Callable[[int], None],
     ) -> dict[str, Any]:
-        """Train one seed and rank both held-out splits."""
+        """Train one seed and rank both held-out splits.
+
+        rank_seconds: one pass over the held-out users, the item table built first.
+        """
         if not self.trained:
             made = self.build()
             assert isinstance(made, Untrained)
+            started = time.monotonic()
             ranks = self._ranks(made.scorer, made.length, "cpu", times=False)
-            return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
+            ranked = time.monotonic() - started
+            return {
+                "ranks": ranks,
+                "best_epoch": 0,
+                "epochs": 0,
+                "seconds": 0.0,
+                "rank_seconds": ranked,
+            }
         fitted = self.fit_seed(seed, device=device, checkpoint=checkpoint, log=log, advance=advance)
         fitted.model.eval()
+        started = time.monotonic()
         with torch.inference_mode():
             model = fitted.model
             scorer = model.ranker(self.train.ranking)
+            # Counts are copied to the CPU, which waits for the device.
             ranks = self._ranks(scorer, model.length, device, times=model.reads_times)
+        ranked = time.monotonic() - started
         state = {n: t.cpu().numpy() for n, t in fitted.model.state_dict().items()}
         columns = list(zip(*fitted.curves, strict=True))
         curves = pa.table(dict(zip(("epoch", "phase", "name", "value"), columns, strict=True)))
@@ -240,8 +273,14 @@ class Experiment:
             "model": state,
             "curves": curves,
             "best_epoch": fitted.best_epoch,
+            "epochs": sum(name == LOSS for _, _, name, _ in fitted.curves),
             "seconds": fitted.seconds,
+            "rank_seconds": ranked,
         }
+
+    def trained_numbers(self) -> Trained:
+        """Return how many numbers training changes; zero for an untrained method."""
+        return trained_numbers(self._start(self.seeds[0])) if self.trained else Trained(0, 0)
 
     def item_vectors(self, seed: int) -> Iterator[ItemVectors]:
         """Yield the item vectors that a seed starts from, drawn again, and those it ended with.
@@ -254,6 +293,10 @@ class Experiment:
         if header["params"] != json.loads(json.dumps({**self.provenance, "seed": seed})):
             raise artifacts.MODEL.fail(root, cell, "was trained with other settings or inputs.")
         model = self._start(seed).model.eval()
+        # Scalars are stored as one number.
+        wanted = {name: tuple(tensor.shape) or (1,) for name, tensor in model.state_dict().items()}
+        if {name: array.shape or (1,) for name, array in arrays.items()} != wanted:
+            raise artifacts.MODEL.fail(root, cell, "holds other tensors than the method has now.")
         yield from _item_vectors(model, "initial")
         model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         yield from _item_vectors(model, "trained")
@@ -303,6 +346,7 @@ def _builder(
     backbone: MethodConfig,
     inputs: CellInputs,
     train: TrainConfig,
+    width_key: str,
 ) -> Callable[[], Method | Untrained]:
     """Return what puts the cell's parts together; every call draws new initial values."""
 
@@ -314,7 +358,7 @@ def _builder(
     def ranking() -> Objective:
         return ranking_loss(train.loss, inputs.sequences.train_counts())
 
-    parts = Parts(train, sequence_encoder, ranking)
+    parts = Parts(train, sequence_encoder, ranking, width_key)
 
     def build() -> Method | Untrained:
         made = found.build(method, inputs, parts)

@@ -256,6 +256,8 @@ class Parts:
     """Makes the cell's backbone for an item width."""
     ranking: Callable[[], Objective]
     """Makes the shared ranking loss."""
+    width_key: str = "train.width"
+    """Where params.yaml sets the cell's width, for messages."""
 
 
 def single(adapter: Adapter, parts: Parts) -> Method:

@@ -15,34 +15,48 @@ from stages.run import Run, size
 if TYPE_CHECKING:
     from pipeline.config import Params
 
-CHEAP = ("metrics", "comparisons", "collapse", "spectrum", "data")
+CHEAP = ("metrics", "comparisons", "collapse", "sizes", "spectrum", "data")
 """Folders of artifacts whose data set (and encoder) must be in the grid; embeddings cost too much
 to be called stale."""
 
 
 @command(
-    "spectran clean --stale", "spectran clean --stale --yes", "spectran clean --stale --dry-run"
+    "spectran clean --stale",
+    "spectran clean --stale --yes",
+    "spectran clean --stale --dry-run",
+    "spectran clean --searches",
 )
 def clean(
     run: Run,
     stale: Annotated[
         bool, typer.Option("--stale", help="Results outside the grid, remains of killed runs.")
     ] = False,
+    searches: Annotated[
+        bool, typer.Option("--searches", help="What `spectran tune` kept of what is finished.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryOption = False,
 ) -> None:
     """Delete results outside the grid, remains of killed runs and finished resume states.
 
-    Embeddings and raw data are never touched.
+    With --searches: the journals of finished searches and all finished trials; their results in
+    artifacts/tuned stay, but a longer search would run these trials again. Embeddings and raw data
+    are never touched.
     """
     from pipeline.errors import ConfigError
     from pipeline.files import TEMPORARY, remove_orphans
 
-    if not stale:
-        raise ConfigError("clean: say what to delete: spectran clean --stale")
-    reasons = {path: "not in the grid" for path in outside_grid(run.root, run.params)}
-    kept = finished_states(run.cache / "train")
-    reasons |= {path: "kept copy of a finished seed" for path in kept}
+    if not stale and not searches:
+        raise ConfigError(
+            "clean: say what to delete: spectran clean --stale   (or: spectran clean --searches)"
+        )
+    reasons: dict[Path, str] = {}
+    if stale:
+        reasons |= {path: "not in the grid" for path in outside_grid(run.root, run.params)}
+        kept = finished_states(run.cache / "train")
+        reasons |= {path: "kept copy of a finished seed" for path in kept}
+    if searches:
+        reasons |= finished_tuning(run)
     found = list(reasons)
     total = sum(_bytes(path) for path in found)
     if not run.json:
@@ -60,7 +74,7 @@ def clean(
         "unfinished_files": orphans,
     }
     verb = "deleted" if go else "would delete" if dry_run else "kept"
-    text = f"{verb} {len(found)} paths, {size(total)}" if found else "nothing is stale"
+    text = f"{verb} {len(found)} paths, {size(total)}" if found else "nothing to delete"
     if orphans:
         text += f"; removed {orphans} unfinished files of killed runs"
     run.show(content, text)
@@ -94,6 +108,17 @@ def finished_states(folder: Path) -> Iterator[Path]:
     from pipeline.training.store import DONE
 
     yield from (path for path in _inside(folder) if (path / DONE).exists())
+
+
+def finished_tuning(run: Run) -> dict[Path, str]:
+    """Return what searches kept of finished work, with the reason; trials under way stay."""
+    if not (run.cache / "tune").is_dir():
+        return {}
+    from pipeline.tuning.search import TRIALS, finished_searches
+
+    cache = run.cache / "tune"
+    found = {path: "journal of a finished search" for path in finished_searches(run.root, cache)}
+    return found | {path: "kept result of a trial" for path in finished_states(cache / TRIALS)}
 
 
 def _inside(folder: Path) -> list[Path]:

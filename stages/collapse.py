@@ -1,4 +1,4 @@
-"""`spectran collapse`: how far the item vectors of every trained cell collapse."""
+"""`spectran collapse`: how far the item vectors of every trained cell collapse, and its size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def collapse(
     """Measure the spectrum of the item vectors of DATASET, before and after training.
 
     Read from the saved models of every trained cell in the grid; the vectors a seed started from
-    are drawn again. Nothing is trained.
+    are drawn again. Trained parameters are counted, too. Nothing is trained.
     """
     import pyarrow as pa
 
@@ -46,14 +46,22 @@ def collapse(
         work = prepared(cell)
         reads += [path for path in work.reads if path not in reads]
         needed = max(needed, work.memory_bytes())
-    path = artifacts.COLLAPSE.path(run.target, dataset=dataset)
-    if run.plan(reads=reads, writes=[path], memory_bytes=needed, disk_bytes=10**6):
+    paths = [a.path(run.target, dataset=dataset) for a in (artifacts.COLLAPSE, artifacts.SIZES)]
+    if run.plan(reads=reads, writes=paths, memory_bytes=needed, disk_bytes=10**6):
         return
     refuse_leftovers(run.root, known, dataset, artifacts.MODEL)
-    rows = []
+    rows, sizes = [], []
     with run.progress("collapse", total, "models") as advance:
         for cell, seeds in known.items():
             work = prepared(cell)
+            trained = work.trained_numbers()
+            sizes.append(
+                {
+                    **cell.fields,
+                    "method_parameters": trained.method,
+                    "backbone_parameters": trained.backbone,
+                }
+            )
             for seed in seeds:
                 for found in work.item_vectors(seed):
                     count, width = found.rows.shape
@@ -70,7 +78,8 @@ def collapse(
                         }
                     )
                 advance(1)
-    table = pa.Table.from_pylist(rows, schema=artifacts.COLLAPSE.schema)
     params = {"models": {str(cell): list(seeds) for cell, seeds in known.items()}}
-    artifacts.COLLAPSE.save(run.target, table, items=items, params=params, dataset=dataset)
-    run.done([path], f"{total} models", "spectran report", models=total)
+    for artifact, content in ((artifacts.COLLAPSE, rows), (artifacts.SIZES, sizes)):
+        table = pa.Table.from_pylist(content, schema=artifact.schema)
+        artifact.save(run.target, table, items=items, params=params, dataset=dataset)
+    run.done(paths, f"{total} models", "spectran report", models=total)

@@ -1,4 +1,4 @@
-"""`spectran report`: one page and two tables from everything measured; result cards."""
+"""`spectran report`: one page and its tables from everything measured; result cards."""
 
 from __future__ import annotations
 
@@ -11,8 +11,22 @@ from stages.command import command
 from stages.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.artifacts import Table
+    from pipeline.cells import Cell
+    from pipeline.reporting.logs import Times
     from pipeline.reporting.methods import MethodText
     from pipeline.reporting.page import Chapter
+
+FILES = (
+    "index.html",
+    "results.csv",
+    "results.md",
+    "efficiency.csv",
+    "spectral_weights.csv",
+    "widths.csv",
+)
 
 
 @command(
@@ -33,7 +47,8 @@ def report(
         bool, typer.Option("--collect", help="Gather the ranks of DATASETS into the card first.")
     ] = False,
 ) -> None:
-    """Write the report: a self-contained HTML page, results.csv and results.md.
+    """Write the report: a self-contained HTML page, results.csv and results.md, and the numbers
+    of its figures as CSV: efficiency, spectral_weights, widths.
 
     With --card: write a result card instead, a folder that is kept in the repository.
     """
@@ -60,12 +75,13 @@ def _page(run: Run) -> None:
     from pipeline import artifacts
     from pipeline.cells import all_cells
     from pipeline.files import TEMPORARY, write_atomic
-    from pipeline.reporting.exports import report_markdown, results_csv
+    from pipeline.reporting import efficiency, weights, widths
+    from pipeline.reporting.exports import report_markdown, results_csv, table_csv
     from pipeline.reporting.page import render
 
     grid = run.params.grid
     folder = run.target / "report"
-    paths = [folder / name for name in ("index.html", "results.csv", "results.md")]
+    paths = [folder / name for name in FILES]
     reads = [
         artifact.path(run.root, dataset=dataset)
         for dataset in grid.dataset
@@ -73,6 +89,7 @@ def _page(run: Run) -> None:
             artifacts.METRICS,
             artifacts.COMPARISONS,
             artifacts.COLLAPSE,
+            artifacts.SIZES,
             artifacts.DATA_STATS,
         )
     ]
@@ -84,6 +101,18 @@ def _page(run: Run) -> None:
         render(chapters, [_described(run, name) for name in methods]),
         results_csv((c.numbers, c.protocol_short) for c in chapters),
         report_markdown((c.numbers, c.protocol, c.findings) for c in chapters),
+        table_csv(
+            [row for c in chapters for row in efficiency.cost_rows(c.numbers, c.costs)],
+            efficiency.COLUMNS,
+        ),
+        table_csv(
+            [row for c in chapters for row in weights.position_rows(c.positions)],
+            weights.POSITION_COLUMNS,
+        ),
+        table_csv(
+            [row for c in chapters for row in widths.sweep_rows(c.numbers, c.sweeps)],
+            widths.COLUMNS,
+        ),
     )
     for path, text in zip(paths, texts, strict=True):
         write_atomic(path, text.encode(), run.target / TEMPORARY)
@@ -102,7 +131,7 @@ def _described(run: Run, name: str) -> MethodText:
 
 
 def _chapter(run: Run, dataset: str) -> Chapter:
-    from pipeline import artifacts
+    from pipeline import artifacts, naming
     from pipeline.cells import cells
     from pipeline.reporting.page import Chapter
     from pipeline.reporting.protocol import is_quick, is_synthetic, line, protocol, short
@@ -140,25 +169,45 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         data=artifacts.load_json(artifacts.DATA_STATS, run.root, dataset=dataset),
         spectra=spectra,
         curves=curves,
-        collapse=_collapse(run, dataset, items),
+        collapse=_of_models(run, artifacts.COLLAPSE, dataset, items),
+        sizes=_of_models(run, artifacts.SIZES, dataset, items),
+        times=_times(run, wanted),
+        files={
+            name: naming.file_of("backbones", name, params.backbones)
+            for name in {cell.backbone for cell in wanted}
+        },
         provenance=header["params"]["cells"],
         monitor=f"valid/ndcg@{params.train_for(dataset).monitor_k}",
     )
 
 
-def _collapse(run: Run, dataset: str, items: str) -> list[dict[str, Any]]:
-    """Return the rows of COLLAPSE. Raises ArtifactError when they are of another grid."""
-    from pipeline import artifacts
+def _times(run: Run, wanted: Sequence[Cell]) -> dict[Cell, Times]:
+    """Return the times of the cells whose logs tell them."""
+    from pipeline.reporting.logs import times
+
+    found = {cell: times(_logs(run), cell, cell.seeds(run.params)) for cell in wanted}
+    return {cell: told for cell, told in found.items() if told}
+
+
+def _logs(run: Run) -> Path:
+    return run.base / "logs" / "train"
+
+
+def _of_models(run: Run, artifact: Table, dataset: str, items: str) -> list[dict[str, Any]]:
+    """Return the rows of what was measured on models.
+
+    Raises ArtifactError when they are of another grid.
+    """
     from pipeline.cells import cells
 
-    table, header = artifacts.COLLAPSE.load(run.root, items=items, dataset=dataset)
+    table, header = artifact.load(run.root, items=items, dataset=dataset)
     wanted = {
         str(cell): list(cell.seeds(run.params))
         for cell in cells(run.params.grid, dataset)
         if cell.trained
     }
     if header["params"]["models"] != wanted:
-        raise artifacts.COLLAPSE.fail(
+        raise artifact.fail(
             run.root,
             {"dataset": dataset},
             "was measured on other cells or seeds than params.yaml names.",
@@ -190,8 +239,7 @@ def _card(run: Run, name: str, datasets: list[str]) -> None:
     if run.plan(reads=[], writes=writes, memory_bytes=3 * 10**8, disk_bytes=10**7):
         return
     if datasets:
-        logs = run.base / "logs" / "train"
-        written = collect(run.root, run.target, name, run.params, datasets, logs, _versions())
+        written = collect(run.root, run.target, name, run.params, datasets, _logs(run), _versions())
     else:
         written = rebuild(run.root, run.target, name)
     show = _shown(folder)

@@ -14,6 +14,10 @@ from stages.run import Run, pick_device
 if TYPE_CHECKING:
     from pipeline.experiment import Experiment
 
+TOLD = ("seconds", "best_epoch", "epochs", "rank_seconds", "rank_users")
+"""What the log says of a finished seed. The report reads its times there: a clock has no place in
+artifacts."""
+
 
 @command(
     "spectran train demo none sasrec id",
@@ -78,7 +82,7 @@ def _seed(
     record = store.finished()
     if record is not None:
         store.give(files, run.target / TEMPORARY)
-        run.log("reuse", seed=seed, seconds=record["seconds"], best_epoch=record["best_epoch"])
+        run.log("reuse", seed=seed, **{n: record[n] for n in TOLD if n in record})
         return
     total = work.train.max_epochs * work.histories if work.trained else None
     with run.progress(f"{work.cell['method']} seed {seed}", total, "histories") as advance:
@@ -86,6 +90,12 @@ def _seed(
             seed, device=device, checkpoint=store, log=run.log, advance=advance
         )
         work.save(run.target, seed, result)
-    seconds = round(result["seconds"], 3)
-    store.finish(files, seconds=seconds, best_epoch=result["best_epoch"])
-    run.log("done", seed=seed, seconds=seconds, best_epoch=result["best_epoch"])
+    told = {
+        "seconds": round(result["seconds"], 3),
+        "best_epoch": result["best_epoch"],
+        "epochs": result["epochs"],
+        "rank_seconds": round(result["rank_seconds"], 4),
+        "rank_users": len(result["ranks"]),
+    }
+    store.finish(files, **told)
+    run.log("done", seed=seed, **told)

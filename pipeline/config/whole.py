@@ -118,6 +118,18 @@ class Params(Strict):
                 where += f" and {kind}.{name}.train"
         return build(TrainConfig, values, f"train (with {where})")
 
+    def width_key(self, dataset: str, backbone: str, method: str) -> str:
+        """Return the key of params.yaml that sets the width of a cell: the last in `train_for`."""
+        blocks = (
+            (f"methods.{method}", self.methods.get(method, {}).get("train")),
+            (f"backbones.{backbone}", self.backbones.get(backbone, {}).get("train")),
+            (f"datasets.{dataset}", self.dataset(dataset).train),
+        )
+        own = (
+            f"{name}." for name, train in blocks if isinstance(train, Mapping) and "width" in train
+        )
+        return f"{next(own, '')}train.width"
+
 
 def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:
     if name not in blocks:

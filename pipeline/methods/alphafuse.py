@@ -77,10 +77,10 @@ class NullSpace(Adapter):
 
     def measures(self) -> dict[str, float]:
         """Return the spread of both parts."""
-        return {
-            "std_id": float(self.weight.detach()[1:].std()),
-            "std_text": float(self.rows[1:].std()),
-        }
+        found = {"std_text": float(self.rows[1:].std())}
+        if self.weight.shape[1]:
+            found["std_id"] = float(self.weight.detach()[1:].std())
+        return found
 
 
 def null_width(config: Config, spectrum: Spectrum, width: int) -> int:
@@ -104,6 +104,6 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
     width = parts.train.width
     spectrum = inputs.spectrum("centred")
-    rows = torch.from_numpy(leading(spectrum, width, standardize=config.standardize))
-    null = null_width(config, spectrum, width)
-    return single(NullSpace(rows, null, config.id_std, config.fusion == "cover"), parts)
+    rows = leading(spectrum, width, standardize=config.standardize, key=parts.width_key)
+    null, cover = null_width(config, spectrum, width), config.fusion == "cover"
+    return single(NullSpace(torch.from_numpy(rows), null, config.id_std, cover), parts)

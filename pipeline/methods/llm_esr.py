@@ -78,7 +78,9 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
             f"train.width. Allowed: a divisor of it."
         )
     spectrum = inputs.spectrum("centred")
-    start = torch.from_numpy(leading(spectrum, width, standardize=config.standardize))
+    key, whole = parts.width_key, parts.train.width
+    columns = leading(spectrum, width, standardize=config.standardize, key=key, whole=whole)
+    start = torch.from_numpy(columns)
     start = start * (config.id_std / start.std())
     rows = text_rows(inputs.semantic, config.scale)
     mapping = TwoLinear(rows.shape[1], width, config.init_gain)

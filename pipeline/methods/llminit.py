@@ -40,18 +40,24 @@ class Config(MethodConfig):
     """Bring every column to that spread; false keeps the columns' relative sizes."""
 
 
-def most_varied(values: np.ndarray, counts: np.ndarray, share: float, width: int) -> np.ndarray:
+def most_varied(
+    values: np.ndarray,
+    counts: np.ndarray,
+    share: float,
+    width: int,
+    key: str = "train.width",
+) -> np.ndarray:
     """Return [width] the columns of largest variance over popular items, ascending.
 
-    values: [N, H]; counts: [N] training events. Raises DataError when H < width, or when the share
-    holds fewer than two items.
+    values: [N, H]; counts: [N] training events; key: where the width is set. Raises DataError when
+    H < width, or when the share holds fewer than two items.
     """
     items, columns = values.shape
     popular = np.argsort(-counts, kind="stable")[: int(share * items)]
     if columns < width:
         raise DataError(
-            f"the embeddings have {columns} dimensions, train.width asks for {width}. Use a "
-            f"smaller train.width or a wider encoder."
+            f"the embeddings have {columns} dimensions, {key} asks for {width}. Set it to at most "
+            f"{columns}, or use a wider encoder."
         )
     if len(popular) < 2:
         raise DataError(
@@ -60,6 +66,17 @@ def most_varied(values: np.ndarray, counts: np.ndarray, share: float, width: int
         )
     variances = values[popular].astype(np.float64).var(axis=0)
     return np.sort(np.argsort(-variances, kind="stable")[:width])
+
+
+def _differ(rows: torch.Tensor, *, every: bool) -> None:
+    """Raise DataError when the chosen columns (with `every`: one of them) are constant."""
+    constant = (rows == rows[0]).all(dim=0)
+    if bool(constant.all()) or (every and bool(constant.any())):
+        raise DataError(
+            f"methods.llminit: {int(constant.sum())} of the {len(constant)} dimensions of largest "
+            f"variance are the same for all {len(rows)} items, so they cannot be scaled. Use text "
+            f"that tells the items apart, or the method id."
+        )
 
 
 def needs(config: Config) -> tuple[str, ...]:
@@ -72,12 +89,18 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     width = parts.train.width
     if config.kind == "pca":
         rows = torch.from_numpy(
-            leading(inputs.spectrum("centred"), width, standardize=config.standardize)
+            leading(
+                inputs.spectrum("centred"),
+                width,
+                standardize=config.standardize,
+                key=parts.width_key,
+            )
         )
     else:
         values, counts = inputs.semantic.values[1:], inputs.sequences.train_counts()[1:]
-        chosen = most_varied(values, counts, config.popular_share, width)
+        chosen = most_varied(values, counts, config.popular_share, width, parts.width_key)
         rows = torch.from_numpy(values[:, chosen])
+        _differ(rows, every=config.standardize)
         if config.centre:
             rows = rows - rows.mean(dim=0)
         if config.standardize:

@@ -63,6 +63,13 @@ def projector(inputs: int, outputs: int, config: Config) -> nn.Sequential:
     )
 
 
+def held(config: Config, inputs: int, width: int) -> int:
+    """Return the numbers per item of a step: the projector's layers, where it maps all items."""
+    if config.fusion != "concat" and config.items_per_step is not None:
+        return 0
+    return 4 * ((inputs + width) // 2) + 2 * (inputs if config.kind == "gen" else width)
+
+
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError when a concatenation cannot halve train.width."""
     train = parts.train

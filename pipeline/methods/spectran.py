@@ -222,5 +222,13 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
             "no part in the item vectors. Use the method id instead."
         )
     train = parts.train
+    if config.fusion in ("concat", "nullspace"):
+        ids = round(config.id_share * train.width)
+        if not 0 < ids < train.width:
+            raise ConfigError(
+                f"params.yaml: methods.spectran.id_share: {config.id_share:g} of {train.width} "
+                f"columns ({parts.width_key}) are {ids} for ID vectors; fusion {config.fusion} "
+                f"needs one for them and one for the text. Use another share or a larger width."
+            )
     spectrum = inputs.spectrum(config.view)
     return single(SpectralAttention(spectrum, train.width, train.item_std, config), parts)

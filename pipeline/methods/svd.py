@@ -75,5 +75,6 @@ def needs(config: Config) -> tuple[str, ...]:
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
     spectrum = inputs.spectrum(config.view)
-    rows = torch.from_numpy(leading(spectrum, parts.train.width, standardize=config.standardize))
-    return single(FrozenText(rows * config.scale, parts.train.item_std), parts)
+    width, key = parts.train.width, parts.width_key
+    rows = leading(spectrum, width, standardize=config.standardize, key=key)
+    return single(FrozenText(torch.from_numpy(rows) * config.scale, parts.train.item_std), parts)

@@ -81,6 +81,11 @@ class Mixture(nn.Module):
         return logits_NE.softmax(-1)
 
 
+def held(config: Config, inputs: int, width: int) -> int:
+    """Return the numbers per item of a step: every expert's vector, shifted, and its gradient."""
+    return 3 * config.experts * (config.text_width or width)
+
+
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError when the widths do not fit train.width."""
     train = parts.train

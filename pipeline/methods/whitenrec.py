@@ -71,6 +71,11 @@ def needs(config: Config) -> tuple[str, ...]:
     return NEEDS if config.groups else NEEDS[:1]
 
 
+def held(config: Config, inputs: int, width: int) -> int:
+    """Return the numbers per item of a step: the layers of a deep head, for every whitening."""
+    return (1 + len(config.groups)) * 3 * (inputs // 2) if config.head == "mlp" else 0
+
+
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError when a number of groups does not divide H."""
     width = parts.train.width

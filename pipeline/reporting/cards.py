@@ -6,8 +6,7 @@ made them (`provenance.json`). `card.md` and `card.csv` follow from these two al
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pipeline.evaluation.outcomes import Outcomes, load_grid, rank_of
 from pipeline.files import TEMPORARY, write_atomic
 from pipeline.params import NAME, read_yaml
 from pipeline.reporting.card_text import card_csv, card_markdown
+from pipeline.reporting.logs import minutes
 from pipeline.reporting.protocol import line, protocol, short
 from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
@@ -135,29 +135,6 @@ def _compact(root: Path, cell: Cell, seed: int, seen_items: str) -> pa.Table:
         },
         schema=schema,
     )
-
-
-def minutes(logs: Path, cell: Cell, seeds: Iterable[int]) -> float | None:
-    """Return the minutes that the seeds of a cell took, as its training log says.
-
-    A finished seed tells its own seconds (`done`, or `reuse` when it was not trained again). None
-    when the log is absent or does not tell of every seed.
-    """
-    path = logs / ("-".join(cell.fields.values()) + ".jsonl")
-    if not path.is_file():
-        return None
-    seconds: dict[int, float] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            event = json.loads(text)
-        except ValueError:
-            continue  # the last line of a killed run may be cut short
-        if event.get("event") in ("done", "reuse") and "seconds" in event:
-            seconds[int(event["seed"])] = float(event["seconds"])
-    wanted = list(seeds)
-    if not set(wanted) <= set(seconds):
-        return None
-    return round(sum(seconds[seed] for seed in wanted) / 60, 2)
 
 
 def rebuild(root: Path, target: Path, name: str) -> list[Path]:

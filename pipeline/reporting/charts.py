@@ -13,6 +13,9 @@ from html import escape
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34
 """Margins of a line chart, px."""
 
+DODGE = 4
+"""Distance of neighbouring intervals at the same x, px."""
+
 MAX_POINTS = 160
 """Longer series are thinned; a chart is a few hundred pixels wide."""
 
@@ -31,6 +34,8 @@ class Series:
     points: tuple[tuple[float, float], ...]
     dot: tuple[float, float] | None = None
     """A point to mark."""
+    intervals: tuple[tuple[float, float, float], ...] = ()
+    """(x, low, high), beside the other series' of the same x."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Axis:
     low: float
     high: float
     log: bool = False
+    marks: tuple[float, ...] = ()
+    """Values to label; empty: round ones."""
 
     def place(self, value: float) -> float:
         """Return where a value lies, 0 to 1."""
@@ -53,7 +60,9 @@ class Axis:
         return (value - low) / (high - low) if high > low else 0.5
 
     def ticks(self) -> list[float]:
-        """Return round values inside the axis."""
+        """Return the values to label: the marks, else round ones inside the axis."""
+        if self.marks:
+            return list(self.marks)
         if self.log:
             first = math.floor(math.log10(self.low))
             last = math.ceil(math.log10(self.high))
@@ -70,8 +79,15 @@ class Axis:
         return [i * step for i in range(lowest, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def axis(title: str, values: Sequence[float], *, log: bool = False, zero: bool = False) -> Axis:
-    """Return an axis that holds the values; zero: it starts at 0."""
+def axis(
+    title: str,
+    values: Sequence[float],
+    *,
+    log: bool = False,
+    zero: bool = False,
+    marks: Sequence[float] = (),
+) -> Axis:
+    """Return an axis that holds the values; zero: it starts at 0; marks: what to label."""
     usable = [v for v in values if v > 0] if log else list(values)
     if not usable:
         return Axis(title, 0.1 if log else 0.0, 1.0, log)
@@ -82,51 +98,82 @@ def axis(title: str, values: Sequence[float], *, log: bool = False, zero: bool =
         low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
     if not log:
         high += 0.04 * (high - low)
-    return Axis(title, low, high, log)
+    return Axis(title, low, high, log, tuple(marks))
 
 
 def line_chart(
     series: Sequence[Series], x: Axis, y: Axis, name: str, width: int = 300, height: int = 190
 ) -> str:
     """Return lines over shared axes. Series beyond the palette reuse its colours, dashed."""
-    inner_w, inner_h = width - LEFT - RIGHT, height - TOP - BOTTOM
-
-    def px(value: float) -> str:
-        return f"{LEFT + inner_w * x.place(value):.1f}"
-
-    def py(value: float) -> str:
-        return f"{TOP + inner_h * (1 - y.place(value)):.1f}"
-
-    parts = [_open(width, height, name)]
-    for tick in y.ticks():
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{py(tick)}" y2="{py(tick)}"/>'
-            f'<text class="tick" x="{LEFT - 5}" y="{py(tick)}" dy="3.5" text-anchor="end">'
-            f"{_tick(tick)}</text>"
-        )
-    base = height - BOTTOM
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{width - RIGHT}" y1="{base}" y2="{base}"/>')
-    for tick in x.ticks():
-        parts.append(
-            f'<text class="tick" x="{px(tick)}" y="{base + 14}" text-anchor="middle">'
-            f"{_tick(tick)}</text>"
-        )
-    middle = LEFT + inner_w / 2
-    parts.append(
-        f'<text class="name" x="{middle:.1f}" y="{height - 5}" text-anchor="middle">'
-        f"{escape(x.title)}</text>"
-    )
+    frame = Frame(x, y, width, height)
+    parts = [opening(width, height, name), *frame.parts()]
     for place, one in enumerate(series):
         points = [
             (a, b) for a, b in one.points if not (x.log and a <= 0) and not (y.log and b <= 0)
         ]
-        path = " ".join(f"{px(a)},{py(b)}" for a, b in thin(points))
+        # Intervals at the same x would cover each other; none may leave the picture.
+        step = min(DODGE, 2 * RIGHT / len(series))
+        shift = step * (place - (len(series) - 1) / 2) if one.intervals else 0.0
+        path = " ".join(f"{frame.px(a, shift)},{frame.py(b)}" for a, b in thin(points))
         colour = f"s{place % PALETTE}"
+        for at, low, high in one.intervals:
+            parts.append(
+                f'<line class="line interval {colour}" x1="{frame.px(at, shift)}" '
+                f'x2="{frame.px(at, shift)}" y1="{frame.py(low)}" y2="{frame.py(high)}"/>'
+            )
         parts.append(f'<polyline class="line {line_class(place)}" points="{path}"/>')
         if one.dot is not None:
-            at_x, at_y = px(one.dot[0]), py(one.dot[1])
+            at_x, at_y = frame.px(one.dot[0]), frame.py(one.dot[1])
             parts.append(f'<circle class="dot {colour}" cx="{at_x}" cy="{at_y}" r="3.5"/>')
     return "".join([*parts, "</svg>"])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where values lie in a chart with two axes, and what is drawn of the axes."""
+
+    x: Axis
+    y: Axis
+    width: int
+    height: int
+    right: int = RIGHT
+    """Margin, px."""
+
+    def px(self, value: float, shift: float = 0.0) -> str:
+        """Return the horizontal place of a value, moved by some px."""
+        return f"{LEFT + (self.width - LEFT - self.right) * self.x.place(value) + shift:.1f}"
+
+    def down(self, value: float) -> float:
+        """Return how far below the top a value lies, px."""
+        return TOP + (self.height - TOP - BOTTOM) * (1 - self.y.place(value))
+
+    def py(self, value: float) -> str:
+        """Return the vertical place of a value."""
+        return f"{self.down(value):.1f}"
+
+    def parts(self) -> list[str]:
+        """Return grid, base line, ticks and the name of the horizontal axis."""
+        end, base = self.width - self.right, self.height - BOTTOM
+        parts = []
+        for tick in self.y.ticks():
+            at = self.py(tick)
+            parts.append(
+                f'<line class="grid" x1="{LEFT}" x2="{end}" y1="{at}" y2="{at}"/>'
+                f'<text class="tick" x="{LEFT - 5}" y="{at}" dy="3.5" text-anchor="end">'
+                f"{_tick(tick)}</text>"
+            )
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{end}" y1="{base}" y2="{base}"/>')
+        for tick in self.x.ticks():
+            parts.append(
+                f'<text class="tick" x="{self.px(tick)}" y="{base + 14}" text-anchor="middle">'
+                f"{_tick(tick)}</text>"
+            )
+        middle = LEFT + (end - LEFT) / 2
+        parts.append(
+            f'<text class="name" x="{middle:.1f}" y="{self.height - 5}" text-anchor="middle">'
+            f"{escape(self.x.title)}</text>"
+        )
+        return parts
 
 
 def line_class(place: int) -> str:
@@ -176,7 +223,7 @@ def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> 
     def px(value: float) -> str:
         return f"{left + (width - left - 16) * x.place(max(value, x.low)):.1f}"
 
-    parts = [_open(width, height, title)]
+    parts = [opening(width, height, title)]
     for tick in x.ticks():
         parts.append(
             f'<line class="grid" x1="{px(tick)}" x2="{px(tick)}" y1="{TOP}" y2="{base}"/>'
@@ -208,7 +255,8 @@ def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> 
     return "".join([*parts, "</svg>"])
 
 
-def _open(width: int, height: int, name: str) -> str:
+def opening(width: int, height: int, name: str) -> str:
+    """Return the first tag of a chart; name: for those who cannot see it."""
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}" '
         f'style="max-width:{width}px">'

@@ -45,13 +45,16 @@ def results_csv(pages: Iterable[tuple[Numbers, str]]) -> str:
     return table_csv(rows)
 
 
-def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of equal keys as CSV; floats in six significant digits, None empty."""
+def table_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return rows of equal keys as CSV; floats in six significant digits, None empty.
+
+    columns: the keys, which are then written even without rows.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
-        writer.writerows([_plain(value) for value in row.values()] for row in rows)
+    if names := list(columns or (rows[0] if rows else ())):
+        writer.writerow(names)
+        writer.writerows([_plain(row[name]) for name in names] for row in rows)
     return text.getvalue()
 
 

@@ -21,11 +21,15 @@ from pipeline.reporting.charts import (
     line_class,
 )
 from pipeline.reporting.collapse import collapse_charts, collapse_groups, collapse_table
+from pipeline.reporting.efficiency import Cost, cost_chart, cost_table, costs
 from pipeline.reporting.findings import findings
+from pipeline.reporting.logs import Times
 from pipeline.reporting.methods import MethodText
 from pipeline.reporting.protocol import QUICK_LOOK
+from pipeline.reporting.spectra import spectrum_charts, spectrum_views
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
-from pipeline.reporting.weights import weights_table
+from pipeline.reporting.weights import Position, position_charts, positions, weights_table
+from pipeline.reporting.widths import Sweep, sweep_chart, sweep_table, sweeps
 
 Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Cell -> seed -> rows of CURVES."""
@@ -49,6 +53,12 @@ class Chapter:
     """Rows of COLLAPSE."""
     provenance: Mapping[str, Any]
     """Cell -> what made it."""
+    sizes: Sequence[Mapping[str, Any]]
+    """Rows of SIZES."""
+    times: Mapping[Cell, Times]
+    """Of the cells whose logs tell."""
+    files: Mapping[str, str]
+    """Backbone -> the file that reads its block."""
     monitor: str
     """The validation curve that stops training."""
     title: str = field(init=False)
@@ -138,6 +148,46 @@ class Chapter:
         return weights_table(self.numbers, self.curves, self.monitor)
 
     @property
+    def positions(self) -> list[Position]:
+        """The learned f of the cells whose spectral position is a learned polynomial."""
+        return positions(self.numbers, self.curves, self.monitor, self.provenance, self.spectra)
+
+    @property
+    def position_panels(self) -> list[Panel]:
+        """f over the components, its start and Sigma; one chart per cell, one line per seed."""
+        return position_charts(self.positions)
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        """The cells that differ only in their width."""
+        return sweeps(self.numbers, self.provenance, self.files)
+
+    @property
+    def sweep_panel(self) -> Panel:
+        """The main metric against the width."""
+        return sweep_chart(self.numbers, self.sweeps)
+
+    @property
+    def sweep_rows(self) -> list[dict[str, str]]:
+        """The same as a table."""
+        return sweep_table(self.numbers, self.sweeps)
+
+    @property
+    def costs(self) -> list[Cost]:
+        """Parameters and times of every cell."""
+        return costs(self.numbers, self.sizes, self.times)
+
+    @property
+    def cost_panel(self) -> Panel:
+        """The main metric against the trained parameters."""
+        return cost_chart(self.numbers, self.costs)
+
+    @property
+    def cost_rows(self) -> list[dict[str, str]]:
+        """The same as a table, with times where the logs tell them."""
+        return cost_table(self.numbers, self.costs)
+
+    @property
     def card(self) -> list[tuple[str, list[tuple[str, str]], list[Mapping[str, Any]]]]:
         """The data card: groups of facts, or a table where the statistics hold a list of rows."""
         return data_card(self.data)
@@ -165,63 +215,11 @@ def series(name: str, rows: Sequence[Mapping[str, Any]], curve: str, mark: bool)
     return Series(f"seed {name}", tuple(points), best)
 
 
-def spectrum_views(stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the blocks of SPECTRUM_STATS that hold a list of numbers, by view."""
-    inner = stats.get("views", stats)
-    blocks = inner.items() if isinstance(inner, Mapping) else ()
-    return {
-        str(name): block
-        for name, block in blocks
-        if isinstance(block, Mapping) and any(_numbers(value) for value in block.values())
-    }
-
-
-def spectrum_charts(views: Mapping[str, Mapping[str, Any]]) -> list[Panel]:
-    """Return singular values (largest = 1, both axes logarithmic) and cumulative energy."""
-    panels = []
-    falling = {v: _find(block, "singular") for v, block in views.items()}
-    rising = {v: _find(block, "energy") for v, block in views.items()}
-    values = [
-        Series(view, tuple((i + 1.0, s / found[0]) for i, s in enumerate(found)))
-        for view, found in falling.items()
-        if found and found[0] > 0
-    ]
-    energy = [
-        Series(view, tuple((i + 1.0, e) for i, e in enumerate(found)))
-        for view, found in rising.items()
-        if found
-    ]
-    for title, lines, log in (
-        ("Singular values, largest = 1", values, True),
-        ("Cumulative share of energy", energy, False),
-    ):
-        if lines:
-            x = axis("component", [a for one in lines for a, _ in one.points], log=True)
-            y = axis(title, [b for one in lines for _, b in one.points], log=log, zero=not log)
-            panels.append(Panel(title, line_chart(lines, x, y, title, 420, 240)))
-    return panels
-
-
 def scalars(block: Mapping[str, Any]) -> dict[str, str]:
     """Return the plain facts of a block, for people; names before numbers."""
     facts = [(k, v) for k, v in block.items() if isinstance(v, bool | int | float | str)]
     facts.sort(key=lambda fact: not isinstance(fact[1], str))
     return {str(key).replace("_", " "): plain(value) for key, value in facts}
-
-
-def _numbers(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 1
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    )
-
-
-def _find(block: Mapping[str, Any], part: str) -> list[float]:
-    for key, value in block.items():
-        if part in str(key) and _numbers(value):
-            return [float(v) for v in value]
-    return []
 
 
 def data_card(

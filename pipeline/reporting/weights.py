@@ -1,12 +1,15 @@
-"""What spectral attention learned, from the curves: SpecTran's Table 6 and the polynomial."""
+"""What spectral attention learned, from the curves: SpecTran's Table 6, the polynomial and f."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from pipeline.cells import Cell
+from pipeline.errors import ArtifactError
+from pipeline.reporting.charts import Panel, Series, axis, line_chart
 from pipeline.reporting.tables import Numbers
 
 COLUMNS = {
@@ -56,3 +59,122 @@ def weights_table(
             row[title] = f"{fmean(values):.4g}" if values else "-"
         table.append(row)
     return table
+
+
+POSITION_COLUMNS = (
+    "dataset", "encoder", "backbone", "method", "seed", "component", "singular_value", "start",
+    "learned",
+)  # fmt: skip
+"""Of spectral_weights.csv; start and learned: f before training and in the best state."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """f(s_1..s_D) = scale * sum_k a_k (s / s_1)^k of one cell, D the columns of its text part."""
+
+    cell: Cell
+    name: str
+    singular: tuple[float, ...]
+    """s_i, [D]."""
+    start: tuple[float, ...]
+    """f with all a_k = 1, [D]."""
+    learned: Mapping[int, tuple[float, ...]]
+    """Seed -> f in the best state, [D]."""
+
+
+def positions(
+    numbers: Numbers,
+    curves: Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]],
+    monitor: str,
+    provenance: Mapping[str, Any],
+    spectra: Mapping[str, Mapping[str, Any]],
+) -> list[Position]:
+    """Return f of every cell that learned its polynomial.
+
+    provenance: cell -> what made its ranks; spectra: encoder -> SPECTRUM_STATS.
+    Raises ArtifactError when these lack the view that a cell was trained on.
+    """
+    found = []
+    for cell, seeds in curves.items():
+        made = provenance[str(cell)]["params"]
+        learned = {seed: coefficients(at_best(rows, monitor)) for seed, rows in seeds.items()}
+        if not all(learned.values()) or not made["method"].get("learn_position"):
+            continue
+        views = spectra[cell.encoder]["views"]
+        if (view := made["method"]["view"]) not in views:
+            raise ArtifactError(
+                f"{cell} was trained on the view `{view}`, of which there are no statistics. "
+                f"Run: spectran spectrum {cell.dataset} {cell.encoder}"
+            )
+        singular, scale = _components(made, views[view]["singular_values"])
+        ones = dict.fromkeys(next(iter(learned.values())), 1.0)
+        by_seed = {seed: polynomial(own, singular, scale) for seed, own in learned.items()}
+        start = polynomial(ones, singular, scale)
+        found.append(Position(cell, numbers.label(cell), singular, start, by_seed))
+    return found
+
+
+def polynomial(
+    weights: Mapping[int, float], singular: Sequence[float], scale: Sequence[float]
+) -> tuple[float, ...]:
+    """Return f of descending singular values [D], as `Position` writes it; weights: k -> a_k."""
+    ratios = [s / singular[0] for s in singular]
+    return tuple(
+        factor * sum(a * ratio**k for k, a in weights.items())
+        for factor, ratio in zip(scale, ratios, strict=True)
+    )
+
+
+def coefficients(values: Mapping[str, float]) -> dict[int, float]:
+    """Return power -> a_k of the curves' values."""
+    return {
+        int(name.removeprefix(COEFFICIENT)): value
+        for name, value in values.items()
+        if name.startswith(COEFFICIENT)
+    }
+
+
+def _components(
+    made: Mapping[str, Any], values: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the singular values of the principal components, and what scales each one's f."""
+    method, width = made["method"], made["train"]["width"]
+    if method["fusion"] == "concat":
+        width -= round(method["id_share"] * width)
+    singular = tuple(values[:width])
+    ones = (1.0,) * len(singular)
+    scales = {"s1": singular[:1] * len(singular), "si": singular, "none": ones}
+    return singular, scales[method["position_scale"]]
+
+
+def position_charts(found: Sequence[Position]) -> list[Panel]:
+    """Return f over the components, one chart per cell: its start, Sigma, and a line per seed."""
+    panels = []
+    for one in found:
+        named = {"start": one.start, "singular values": one.singular}
+        named |= {f"seed {seed}": values for seed, values in one.learned.items()}
+        lines = [
+            Series(name, tuple((i + 1.0, v) for i, v in enumerate(values)))
+            for name, values in named.items()
+        ]
+        x = axis("component", [a for a, _ in lines[0].points], log=True)
+        y = axis("f", [b for line in lines for _, b in line.points], zero=True)
+        panels.append(Panel(one.name, line_chart(lines, x, y, f"f of {one.name}", 420, 240)))
+    return panels
+
+
+def position_rows(found: Sequence[Position]) -> list[dict[str, Any]]:
+    """Return f of every component and seed, for spectral_weights.csv."""
+    return [
+        {
+            **one.cell.fields,
+            "seed": seed,
+            "component": place + 1,
+            "singular_value": one.singular[place],
+            "start": one.start[place],
+            "learned": value,
+        }
+        for one in found
+        for seed, values in one.learned.items()
+        for place, value in enumerate(values)
+    ]

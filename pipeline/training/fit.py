@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,17 @@ from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.heap import keep_freed_memory
 from pipeline.model import Adapter, Method, Phase, SeqModel
 from pipeline.randomness import derive, generator
+from pipeline.training.parameters import belongs, modules_of, trains
 from pipeline.values import Sequences
 
 Log = Callable[..., None]
 Curve = tuple[int, str, str, float]
 """Epoch, phase, name, value."""
+
+ONE_ITEM = "train: the catalogue has one item; there is nothing to rank. Use data with more items."
+
+LOSS = "train/loss"
+"""The curve that every epoch of every phase adds to."""
 
 
 @dataclass
@@ -68,6 +73,7 @@ class Fitted:
     """What early stopping watched, in the best epoch of the last phase."""
     best_epoch: int
     seconds: float
+    """Spent in all epochs of all phases, validation included."""
 
 
 def deterministic(device: str, threads: int) -> None:
@@ -108,11 +114,8 @@ def fit(
     cut = windows(data, method.model.length, config.positions, times=times)
     valid = held_out(data, "valid", times=times)
     _check(cut, valid, data)
-    modules = nn.ModuleDict({"model": method.model})
-    for phase in method.phases:
-        modules[phase.name] = nn.ModuleDict({k: o for k, (_, o) in phase.objectives.items()})
-    modules.to(device)
-    progress = checkpoint.load() or Progress()
+    modules = modules_of(method).to(device)
+    progress = _kept(checkpoint, method, seed, log)
     for place in range(progress.phase, len(method.phases)):
         if progress.phase != place:
             progress = Progress(phase=place, curves=progress.curves, seconds=progress.seconds)
@@ -123,6 +126,17 @@ def fit(
     return Fitted(
         method.model, progress.curves, progress.best_value, progress.best_epoch, progress.seconds
     )
+
+
+def _kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progress:
+    """Return the kept progress; a new one when there is none, or another model's, which is told."""
+    progress = checkpoint.load() or Progress()
+    if progress.tensors:
+        mine = progress.phase < len(method.phases)
+        if mine and belongs(progress.tensors, method, method.phases[progress.phase]):
+            return progress
+        log("discard", seed=seed, reason="the kept state is of another model; training starts anew")
+    return Progress()
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
@@ -136,7 +150,7 @@ def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
             "Use more users, or another split."
         )
     if data.num_items < 2:
-        raise DataError("train: the catalogue has one item; there is nothing to rank.")
+        raise DataError(ONE_ITEM)
 
 
 @dataclass
@@ -155,12 +169,7 @@ class _Trainer:
         self.pool = Pool.of(self.config.loss, self.data.train_counts())
         free = {}
         for name, parameter in self.modules.named_parameters():
-            inner = name.removeprefix("model.")
-            # Terms of other phases have no part in this one, whatever the globs say: without a
-            # gradient they would have no moments to keep.
-            present = name.split(".")[0] in ("model", self.phase.name)
-            chosen = any(fnmatch(inner, glob) for glob in self.phase.train)
-            parameter.requires_grad_(present and chosen)
+            parameter.requires_grad_(trains(self.phase, name))
             if parameter.requires_grad:
                 free[name] = parameter
         undecayed = {
@@ -200,7 +209,7 @@ class _Trainer:
             progress.epoch += 1
             loss = self._epoch(progress.epoch, advance)
             value = self._validate()
-            numbers = {"train/loss": loss, f"valid/ndcg@{config.monitor_k}": value}
+            numbers = {LOSS: loss, f"valid/ndcg@{config.monitor_k}": value}
             for module in self.method.model.modules():
                 if isinstance(module, Adapter):
                     numbers |= module.measures()

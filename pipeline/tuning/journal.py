@@ -113,6 +113,18 @@ def opened(folder: Path, *, fresh: bool) -> Iterator[Journal]:
         yield Journal(study)
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process searches with the journal below a folder."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def read(folder: Path) -> list[Trial]:
     """Return the finished trials below a folder without writing; none when unreadable."""
     study = _study(folder / FILE)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts
-from pipeline.cells import Cell
+from pipeline.cells import PARTS, Cell
 from pipeline.config import Params
 from pipeline.errors import ConfigError, DataError, DivergedError, SpectranError
 from pipeline.experiment import Experiment
@@ -26,6 +26,9 @@ from pipeline.tuning import journal
 from pipeline.tuning.journal import Journal, Trial
 from pipeline.tuning.propose import propose
 from pipeline.tuning.space import Configuration, Space, lay, space_for
+
+SEARCHES, TRIALS = "searches", "trials"
+"""Folders of the cache: journals, and single trials under the key of all they depend on."""
 
 Bar = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
 """Progress of one trial: title, total, unit."""
@@ -132,7 +135,7 @@ class Search:
     @property
     def folder(self) -> Path:
         """Where the journal is kept."""
-        return self.cache / "searches" / key(self.depends)
+        return self.cache / SEARCHES / key(self.depends)
 
     def finished(self) -> list[Trial]:
         """Return the finished trials, at most as many as are wanted."""
@@ -208,7 +211,7 @@ class Search:
             work = Experiment.prepare(params, self.root, self.revision, self.cell.fields)
         except SpectranError as error:
             raise type(error)(f"{error}\n{self._blame(number, configuration)}") from None
-        store = SeedStore(self.cache / "trials" / key(self._identity(work)), self.save_every_s)
+        store = SeedStore(self.cache / TRIALS / key(self._identity(work)), self.save_every_s)
         if self.force:
             store.forget()
         record = store.finished()
@@ -260,6 +263,21 @@ class Search:
     def _blame(self, number: int, configuration: Configuration) -> str:
         values = ", ".join(f"{name} = {value}" for name, value in configuration.items())
         return f"tune: this is trial {number}: {values}. Take one of these values out of the lists."
+
+
+def finished_searches(root: Path, cache: Path) -> Iterator[Path]:
+    """Yield the journals whose trials all stand in a written result, and that nobody uses.
+
+    root: artifacts; cache: as `Search.cache`. Raises ArtifactError for a damaged result.
+    """
+    for path in sorted(root.glob(artifacts.TUNED.template.format(**dict.fromkeys(PARTS, "*")))):
+        names = path.relative_to(root).with_suffix("").parts[-len(PARTS) :]
+        written = artifacts.load_json(artifacts.TUNED, root, **dict(zip(PARTS, names, strict=True)))
+        folder = cache / SEARCHES / key(written["depends"])
+        if not folder.is_dir() or journal.in_use(folder):
+            continue
+        if len(journal.read(folder)) <= len(written["trials"]):
+            yield folder
 
 
 def best(trials: list[Trial]) -> Trial:

@@ -27,7 +27,7 @@ STAGES = {
     "spectrum": ("spectrum",),
     "train": ("models", "curves", "ranks"),
     "evaluate": ("metrics", "comparisons"),
-    "collapse": ("collapse",),
+    "collapse": ("collapse", "sizes"),
     "report": ("report",),
 }
 """Stage -> the folders it writes."""

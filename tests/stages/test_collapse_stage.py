@@ -75,6 +75,22 @@ def test_every_trained_seed_is_measured_before_and_after(project: Path) -> None:
         assert (row["items"], row["width"]) == weight.shape
 
 
+def test_the_saved_parameters_are_counted(project: Path) -> None:
+    """Where every trained parameter is saved, the file holds as many numbers."""
+    trained()
+    assert run("collapse", "demo").exit_code == 0
+    table, _ = artifacts.SIZES.load(Path("artifacts"), dataset="demo")
+    found = {row["method"]: row for row in table.to_pylist()}
+    assert list(found) == ["id", *METHODS]
+    for method, row in found.items():
+        cell = {name: row[name] for name in ("encoder", "backbone", "method")}
+        arrays, _ = artifacts.MODEL.load(Path("artifacts"), dataset="demo", **cell, seed=0)
+        backbone = sum(a.size for n, a in arrays.items() if n.startswith("backbones."))
+        assert row["backbone_parameters"] == backbone, method
+        whole = sum(a.size for a in arrays.values())
+        assert row["method_parameters"] == whole - backbone, method
+
+
 def test_the_start_is_that_of_training(project: Path) -> None:
     """What a seed starts from is seen by training it for one step of no length."""
     settings = ("--set", "train.learning_rate=1e-30", "--set", "datasets.demo.train.max_epochs=1")
@@ -106,8 +122,9 @@ def test_a_second_run_gives_the_same_bytes(project: Path) -> None:
     trained()
     for folder in ("one", "two"):
         assert run("collapse", "demo", "--out", folder).exit_code == 0
-    first, second = (Path(f, "collapse", "demo.parquet").read_bytes() for f in ("one", "two"))
-    assert first == second
+    for name in ("collapse", "sizes"):
+        first, second = (Path(f, name, "demo.parquet").read_bytes() for f in ("one", "two"))
+        assert first == second, name
 
 
 def test_an_untrained_cell_names_its_command(project: Path) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
+import shutil
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from pipeline import artifacts
+from pipeline.cells import cells
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.params import load
 from pipeline.reporting.methods import describe
-from stages.report import report
+from stages.evaluate import evaluate
+from stages.report import FILES, report
 
 
 @pytest.fixture
@@ -43,8 +48,7 @@ def test_a_hostile_view_name_is_escaped_inside_charts(evaluated):
     stats = artifacts.load_json(
         artifacts.SPECTRUM_STATS, evaluated.root, dataset="demo", encoder="minilm"
     )
-    block = stats["views"].pop("unit")
-    stats["views"]["<b onload=x>"] = block
+    stats["views"]["<b onload=x>"] = stats["views"]["unit"]
     artifacts.save_json(
         artifacts.SPECTRUM_STATS, evaluated.root, stats, dataset="demo", encoder="minilm"
     )
@@ -56,7 +60,7 @@ def test_the_same_inputs_give_the_same_bytes(evaluated, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         report(evaluated.run("report", out=folder, quiet=True))
-    for name in ("index.html", "results.csv", "results.md"):
+    for name in FILES:
         first, second = ((folder / "report" / name).read_bytes() for folder in folders)
         assert first == second, name
 
@@ -69,10 +73,10 @@ def test_synthetic_data_and_short_training_are_said(page):
 def test_a_protocol_stands_beside_every_table_of_numbers(page):
     numbers = page.count('<table class="numbers">')
     assert numbers == 4  # results, strata, two paired tests that share one line
-    assert page.count("<b>Protocol.</b>") == 3
+    assert page.count("<b>Protocol.</b>") == 4  # and the costs, which hold a column of NDCG
     for part in ("user time 80%:10%:10%", "ties: counted half", "seen items: stay candidates",
                  "epochs: at most 12", "width: 32", "train.width = 32"):  # fmt: skip
-        assert page.count(part) == 3, part
+        assert page.count(part) == 4, part
 
 
 def test_the_highest_of_a_column_is_marked_once_per_column(page):
@@ -227,3 +231,150 @@ def test_the_page_shows_what_spectral_attention_learned(page):
     shown = re.sub("<[^>]+>", " ", page[start : page.index("Data card", start)]).split()
     for word in ("principal", "30.5", "170.2", "a0", "0.75"):
         assert word in shown
+
+
+# ------------------------------------------------------------------------- f of the polynomial
+
+
+def test_the_learned_f_stands_beside_its_start_and_the_spectrum(page, evaluated):
+    part = page[page.index("<h4>Spectral position") : page.index("<h3>Efficiency")]
+    assert part.count("<svg") == 1
+    assert part.count("<polyline") == 4  # start, singular values, two seeds
+    rows = read(evaluated, "spectral_weights.csv")
+    assert len(rows) == 2 * 32, "every component of the width, every seed"
+    s = [(i + 1.0) ** -0.6 for i in range(32)]
+    for row in rows:
+        i, seed = int(row["component"]) - 1, int(row["seed"])
+        r = s[i] / s[0]
+        assert float(row["singular_value"]) == pytest.approx(s[i], rel=1e-5)
+        assert float(row["start"]) == pytest.approx(s[0] * (1 + r + r * r), rel=1e-5)
+        learned = s[0] * (0.75 + (0.5 + seed) * r - 0.25 * r * r)
+        assert float(row["learned"]) == pytest.approx(learned, rel=1e-5)
+
+
+def test_a_view_without_statistics_names_the_command(evaluated):
+    where = {"dataset": "demo", "encoder": "minilm"}
+    stats = artifacts.load_json(artifacts.SPECTRUM_STATS, evaluated.root, **where)
+    del stats["views"]["unit"]
+    artifacts.save_json(artifacts.SPECTRUM_STATS, evaluated.root, stats, **where)
+    with pytest.raises(ArtifactError, match=r"view `unit`.*Run: spectran spectrum demo minilm"):
+        report(evaluated.run("report"))
+
+
+# ------------------------------------------------------------------------- efficiency
+
+
+def test_parameters_and_times_of_every_cell(page, evaluated):
+    part = page[page.index("<h3>Efficiency") : page.index("<h3>Data card")]
+    heads = re.findall('<th scope="col">(.*?)</th>', part)
+    assert heads == ["cell", "method", "backbone", "all parameters", "s per epoch",
+                     "s per 1,000 users", "NDCG@20"]  # fmt: skip
+    rows = {r[0]: r[1:] for r in (re.findall("<td>(.*?)</td>", r) for r in part.split("<tr>")[2:])}
+    assert set(rows) == {cell.method for cell in evaluated.cells}
+    # 90 s over 12 epochs; 0.65 s over 130 users.
+    assert rows["spectran"][:5] == ["87,717", "6,560", "94,277", "7.5", "5"]
+    assert rows["popularity"][:3] == ["0", "0", "0"]
+    trained = [cell for cell in evaluated.cells if cell.trained]
+    assert part.count("<circle") == len(trained), "a logarithm has no place for 0"
+    written = {row["method"]: row for row in read(evaluated, "efficiency.csv")}
+    row = written["id"]
+    assert (row["method_parameters"], row["backbone_parameters"]) == ("37792", "6560")
+    assert (row["parameters"], row["epoch_s"], row["rank_s_per_1000_users"]) == (
+        "44352",
+        "7.5",
+        "5",
+    )
+    assert float(row["ndcg"]) == pytest.approx(naive_ndcg(evaluated, "id", 20), rel=1e-5)
+
+
+def test_without_logs_there_are_no_times(evaluated):
+    shutil.rmtree(evaluated.base / "logs")
+    report(evaluated.run("report", quiet=True))
+    page = (evaluated.root / "report" / "index.html").read_text()
+    part = page[page.index("<h3>Efficiency") : page.index("<h3>Data card")]
+    assert "87,717" in part and "s per epoch" not in part and "clock" not in part
+    assert {row["epoch_s"] for row in read(evaluated, "efficiency.csv")} == {""}
+
+
+def test_sizes_of_other_cells_are_refused(evaluated):
+    table, header = artifacts.SIZES.load(evaluated.root, dataset="demo")
+    made = {"models": {"demo/none/sasrec/id": [0]}}
+    artifacts.SIZES.save(evaluated.root, table, items=header["items"], params=made, dataset="demo")
+    with pytest.raises(ArtifactError, match=r"other cells or seeds.*Run: spectran collapse demo"):
+        report(evaluated.run("report"))
+
+
+# ------------------------------------------------------------------------- widths
+
+
+def read(made, name):
+    """Rows of a table that the report wrote."""
+    return list(csv.DictReader(io.StringIO((made.root / "report" / name).read_text())))
+
+
+def naive_ndcg(made, method, k, backbone="sasrec"):
+    """Mean NDCG@k over seeds and test users, one user at a time."""
+    (cell,) = (c for c in made.cells if (c.method, c.backbone) == (method, backbone))
+    values = []
+    for seed in cell.seeds(made.params):
+        for row in artifacts.RANKS.load(made.root, **cell.fields, seed=seed)[0].to_pylist():
+            rank = 1 + row["greater"] + row["equal"] / 2
+            if row["split"] == "test":
+                values.append(1 / math.log2(rank + 1) if rank <= k else 0.0)
+    return sum(values) / len(values)
+
+
+@pytest.fixture
+def swept(measured):
+    """Two methods also at widths 16 and 64, of which 16 ranks worse."""
+    content = yaml.safe_load(measured.params_path.read_text())
+    names = ["sasrec_d64", "sasrec_d16", "sasrec_softmax"]
+    content["grid"]["protocol"] = {
+        "encoder": ["minilm"], "backbone": names, "method": ["spectran"]
+    }  # fmt: skip
+    content["grid"]["protocol_plain"] = {"backbone": names, "method": ["id"]}
+    measured.params_path.write_text(yaml.safe_dump(content, sort_keys=False))
+    made = measured
+    made.params = load(made.params_path)
+    made.cells = cells(made.params.grid, "demo")
+    made.save_all()
+    for cell in made.cells:
+        for seed in cell.seeds(made.params) if cell.backbone == "sasrec_d16" else ():
+            table = made.table("popularity", seed)
+            made.save(cell, seed, table)
+    evaluate(made.run("evaluate", quiet=True), "demo")
+    report(made.run("report", quiet=True))
+    return made
+
+
+def test_widths_are_one_line_per_method(swept):
+    page = (swept.root / "report" / "index.html").read_text()
+    part = page[page.index("<h3>Width of the item") : page.index("<h3>Spectrum of the text")]
+    assert part.count("<polyline") == 2 and part.count('class="line interval') == 2 * 3
+    assert re.findall('<th scope="col">(.*?)</th>', part) == ["method", "16", "32", "64"]
+    rows = {r[0]: r[1:] for r in (re.findall("<td>(.*?)</td>", r) for r in part.split("<tr>")[2:])}
+    assert set(rows) == {"id", "spectran"}, "another loss is no width"
+    for method, texts in rows.items():
+        for backbone, text in zip(("sasrec_d16", "sasrec", "sasrec_d64"), texts, strict=True):
+            wanted = f"{naive_ndcg(swept, method, 20, backbone):.4f}"[1:]
+            assert text.startswith(f"{wanted} [."), (method, backbone)
+    assert "train.width = 16" in part, "the protocol says what each block changes"
+
+
+def test_widths_csv_holds_every_metric(swept):
+    rows = read(swept, "widths.csv")
+    shown = {(r["method"], r["width"]) for r in rows}
+    assert shown == {(m, w) for m in ("id", "spectran") for w in ("16", "32", "64")}
+    assert {r["backbone"] for r in rows} == {"sasrec"}
+    assert len(rows) == 6 * 3 * len(swept.params.evaluate.ks)
+    for row in rows:
+        if row["metric"] == "ndcg":
+            block = {"32": "sasrec"}.get(row["width"], f"sasrec_d{row['width']}")
+            wanted = naive_ndcg(swept, row["method"], int(row["k"]), block)
+            assert float(row["mean"]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_one_width_is_no_section(page, evaluated):
+    assert "Width of the item vectors" not in page
+    text = (evaluated.root / "report" / "widths.csv").read_text()
+    assert text.startswith("dataset,encoder,backbone,method,width,") and text.count("\n") == 1

@@ -87,10 +87,17 @@ def test_every_seed_leaves_a_model_curves_and_ranks(project: Path) -> None:
     assert ranks["split"] == ["valid"] * 20 + ["test"] * 20
     assert set(ranks["candidates"]) == {24}
     assert done.stdout.splitlines()[-1].endswith("Next: spectran evaluate demo")
-    lines = Path("logs/train/demo-none-sasrec-id.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in lines]
+    log = Path("logs/train/demo-none-sasrec-id.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [e["event"] for e in events] == (["epoch"] * 3 + ["done"]) * 2
     assert {"train/loss", "valid/ndcg@20", "std_id", "seconds"} <= set(events[0])
+    ended = events[3]
+    assert (ended["epochs"], ended["rank_users"]) == (3, 40) and ended["rank_seconds"] > 0
+    assert train(*CELL).exit_code == 0
+    again = [json.loads(line) for line in log.read_text().splitlines()]
+    kept = set(ended) - {"event", "elapsed_s"}
+    assert [e["event"] for e in again] == ["reuse"] * 2
+    assert {n: again[0][n] for n in kept} == {n: ended[n] for n in kept}
 
 
 @pytest.mark.parametrize("method", ["llminit", "morec", "alphafuse", "spectran"])

@@ -20,7 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline.experiment import Experiment
-from pipeline.tuning.journal import Journal
+from pipeline.tuning.journal import Journal, opened
 from pipeline.values import Sequences
 from stages.cli import build
 
@@ -425,3 +425,55 @@ def test_without_optuna_it_says_what_to_install(
     said = refused(*CELL)
     assert "Optuna is not installed. Run: pip install -e '.[tune]'" in said
     assert len(said.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------- what is left over
+
+
+def clean(*words: str) -> dict[str, Any]:
+    done = CliRunner().invoke(APP, ["clean", "--searches", *words, "--json"])
+    assert done.exit_code == 0, f"{done.output}{done.exception!r}"
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_finished_searches_are_deleted_when_asked_and_others_go_on(project: Path) -> None:
+    assert clean("--dry-run")["found"] == []
+    wanted = answer(*CELL)
+    under_way = Path(".cache/tune/trials/unfinished")
+    under_way.mkdir()
+    (under_way / "state.safetensors").write_bytes(b"x")
+    other = Path(".cache/tune/searches/other")
+    other.mkdir()
+    (other / "journal.log").write_bytes(b"")
+    written = (project / "artifacts" / TUNED).read_bytes()
+    found = clean("--dry-run")
+    assert len(found["found"]) == 5 + 1 and found["deleted"] is False
+    assert not {str(under_way), str(other)} & set(found["found"])
+    assert clean("--yes")["deleted"] is True
+    assert list(Path(".cache/tune/trials").iterdir()) == [under_way]
+    assert list(Path(".cache/tune/searches").iterdir()) == [other]
+    assert (project / "artifacts" / TUNED).read_bytes() == written
+    assert without_clock(answer(*CELL)) == without_clock(wanted), "found again, trained again"
+
+
+def test_a_journal_with_more_trials_than_its_result_stays(project: Path) -> None:
+    assert tune(*CELL).exit_code == 0
+    path = project / "artifacts" / TUNED
+    content = json.loads(path.read_text())
+    content["trials"] = content["trials"][:3]  # as before a longer search that was killed
+    path.write_text(json.dumps(content))
+    assert not any("searches" in found for found in clean("--dry-run")["found"])
+
+
+def test_a_journal_in_use_stays(project: Path) -> None:
+    assert tune(*CELL).exit_code == 0
+    (folder,) = Path(".cache/tune/searches").iterdir()
+    with opened(folder, fresh=False):
+        assert str(folder) not in clean("--dry-run")["found"]
+    assert str(folder) in clean("--dry-run")["found"]
+
+
+def test_clean_asks_what_to_delete(project: Path) -> None:
+    done = CliRunner().invoke(APP, ["clean"])
+    assert done.exit_code == 2 and "clean --stale   (or: spectran clean --searches)" in done.stderr

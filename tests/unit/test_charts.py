@@ -1,8 +1,12 @@
 """Axes and lines of the report's charts."""
 
+import re
+from itertools import pairwise
+
 import pytest
 
 from pipeline.reporting.charts import MAX_POINTS, Series, axis, line_chart, line_class, thin
+from pipeline.reporting.marks import NAME_HEIGHT, Mark, mark_chart, spread
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,33 @@ def test_lines_beyond_the_palette_differ_by_their_dashes():
     one = Series("a", ((1.0, 1.0), (2.0, 2.0)))
     svg = line_chart([one] * 7, axis("x", [1, 2]), axis("y", [1, 2]), "name")
     assert svg.count("<polyline") == 7 and 'class="line s0 d1"' in svg
+
+
+def test_marked_values_are_the_labels():
+    assert axis("width", [16, 256], log=True, marks=[16, 32, 256]).ticks() == [16, 32, 256]
+
+
+def test_intervals_of_one_x_stand_beside_each_other():
+    lines = [Series(n, ((1.0, 2.0),), intervals=((1.0, 1.0, 3.0),)) for n in "abc"]
+    svg = line_chart(lines, axis("x", [1, 2]), axis("y", [1, 3]), "name")
+    places = [float(x) for x in re.findall(r'interval s\d" x1="([\d.]+)"', svg)]
+    assert [b - a for a, b in pairwise(places)] == pytest.approx([4, 4])
+    low, high = re.findall(r'interval s0".*? y1="([\d.]+)" y2="([\d.]+)"', svg)[0]
+    assert float(low) > float(high), "low values lie further down"
+
+
+@pytest.mark.parametrize("heights", [[], [50.0], [50, 50, 50], [10, 195, 198, 200], [200] * 5])
+def test_names_keep_their_order_and_a_line_between_them(heights):
+    found = spread(heights, 200)
+    assert all(b - a >= NAME_HEIGHT for a, b in pairwise(found))
+    assert all(height <= 200 for height in found)
+
+
+def test_a_mark_has_its_name_its_interval_and_its_place():
+    marks = [Mark("a<b", 10, 0.2, 0.1, 0.3, "text"), Mark("c", 1000, 0.4, None, None, "plain")]
+    x, y = axis("x", [10, 1000], log=True), axis("y", [0, 0.4])
+    svg = mark_chart(marks, x, y, "name")
+    assert svg.count("<circle") == 2 and svg.count('class="whisker') == 1
+    assert svg.index(">c</text>") < svg.index(">a&lt;b</text>"), "the highest first"
+    circles = re.findall(r'circle class="mean (\w+)" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    assert {kind: float(cx) for kind, cx, _ in circles} == {"text": 46.0, "plain": 300.0}

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
 from pipeline.cells import Cell
+from pipeline.methods import spectran
+from pipeline.params import load
 from pipeline.reporting.tables import Numbers
-from pipeline.reporting.weights import at_best, weights_table
+from pipeline.reporting.weights import at_best, positions, weights_table
+from pipeline.values import Spectrum
 
 MONITOR = "valid/ndcg@20"
 
@@ -41,3 +51,60 @@ def test_one_row_per_cell_that_has_weights() -> None:
     (row,) = weights_table(Numbers("demo", [], [], 0.05), curves, MONITOR)
     assert row["principal"] == "3" and row["subordinate"] == "6"
     assert (row["a0"], row["a10"], row["lambda"]) == ("1.5", "4.5", "-")
+
+
+SETTINGS = load(Path("params.yaml")).methods["spectran"]
+SINGULAR = np.array([4.0, 3.0, 1.5, 1.0, 0.5, 0.25], np.float32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"constant": False, "position_scale": "si"},
+        {"position_scale": "none", "order": 2},
+        {"fusion": "concat", "id_share": 0.3},
+        {"fusion": "none"},
+    ],
+    ids=["paper", "si without constant", "no scale", "concat", "text only"],
+)
+def test_f_is_that_of_the_model(changes: dict[str, Any]) -> None:
+    """The report reads settings, coefficients and spectrum; the model computes f in tensors."""
+    width, settings = 5, SETTINGS | changes
+    rng = np.random.default_rng(0)
+    spectrum = Spectrum(
+        "unit",
+        np.zeros(6, np.float32),
+        np.linalg.qr(rng.normal(size=(9, 6)))[0].astype(np.float32),
+        SINGULAR,
+        np.eye(6, dtype=np.float32),
+        "",
+    )
+    model = spectran.SpectralAttention(spectrum, width, 0.02, spectran.Config(**settings))
+    start = model.weights().detach().numpy().copy()
+    with torch.no_grad():
+        model.position.copy_(torch.arange(1, len(model.position) + 1) * 0.3)
+    cell = Cell("demo", "minilm", "sasrec", "spectran")
+    monitored = [{"epoch": 1, "phase": "fit", "name": MONITOR, "value": 0.5}]
+    curve = [
+        {"epoch": 1, "phase": "fit", "name": name, "value": value}
+        for name, value in model.measures().items()
+    ]
+    (found,) = positions(
+        Numbers("demo", [], [], 0.05),
+        {cell: {3: monitored + curve}},
+        MONITOR,
+        {str(cell): {"params": {"method": settings, "train": {"width": width}}}},
+        {"minilm": {"views": {"unit": {"singular_values": SINGULAR.tolist()}}}},
+    )
+    assert found.start == pytest.approx(start, rel=1e-6)
+    assert found.learned[3] == pytest.approx(model.weights().detach().numpy(), rel=1e-6)
+    assert len(found.singular) == len(start)
+
+
+def test_a_frozen_polynomial_has_learned_nothing() -> None:
+    cell = Cell("demo", "minilm", "sasrec", "spectran_frozen")
+    made = {"method": SETTINGS | {"learn_position": False}, "train": {"width": 2}}
+    curves = {cell: {0: rows(1, position_0=1.0)}}
+    numbers = Numbers("demo", [], [], 0.05)
+    assert positions(numbers, curves, MONITOR, {str(cell): {"params": made}}, {}) == []
