@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,6 +64,10 @@ class Softmax(Objective):
     Differs: no bias per item; the similarity may be a cosine; items without a training event are
     pushed away like all others, see `negatives_from` of the sampled losses.
     """
+
+    # Its time goes into arithmetic, which several seeds cannot share, and its chunks have the
+    # sizes that a batch happens to have.
+    stackable: ClassVar[bool] = False
 
     def __init__(self, similarity: Similarity, temperature: float) -> None:
         super().__init__()
