@@ -18,7 +18,7 @@ from pipeline import artifacts, naming
 from pipeline.cells import NONE, UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DivergedError
 from pipeline.evaluation.ranks import rank, table
 from pipeline.files import sha256_file
 from pipeline.model import (
@@ -154,10 +154,13 @@ class Experiment:
         """Files this cell reads."""
         return list(self.inputs.paths().values())
 
-    def memory_bytes(self) -> int:
-        """Return a rough need: libraries, inputs twice, six tables, one chunk of scores."""
+    def memory_bytes(self, seeds: int = 1) -> int:
+        """Return a rough need: libraries, inputs twice, six tables a seed, one chunk of scores.
+
+        seeds: how many train at a time.
+        """
         inputs = sum(path.stat().st_size for path in self.reads)
-        tables = 6 * 4 * (len(self.inputs.catalog) + 1) * self.train.width
+        tables = 6 * 4 * (len(self.inputs.catalog) + 1) * self.train.width * seeds
         return 500_000_000 + 2 * inputs + tables + 64_000_000
 
     def disk_bytes(self) -> int:
@@ -211,6 +214,38 @@ class Experiment:
             advance=advance,
         )
 
+    @cached_property
+    def stackable(self) -> bool:
+        """Whether seeds of this cell can train together."""
+        from pipeline.training.stacked import stackable
+
+        return self.trained and stackable(self._start(self.seeds[0]))
+
+    def run_together(
+        self,
+        checkpoints: Mapping[int, Checkpoint],
+        *,
+        device: str,
+        log: Log,
+        advance: Callable[[int], None],
+    ) -> Iterator[tuple[int, dict[str, Any] | DivergedError]]:
+        """Train some seeds in one batched pass; yield what `run_seed` returns as each ends."""
+        from pipeline.training.stacked import fit_together
+
+        for seed, found in fit_together(
+            {seed: self._start(seed) for seed in checkpoints},
+            self.inputs.sequences,
+            self.train,
+            device=device,
+            checkpoints=checkpoints,
+            log=log,
+            advance=advance,
+        ):
+            if isinstance(found, DivergedError):
+                yield seed, found
+            else:
+                yield seed, self._result(found, device)
+
     def run_seed(
         self,
         seed: int,
@@ -227,6 +262,10 @@ class Experiment:
             ranks = self._ranks(made.scorer, made.length, "cpu", times=False)
             return {"ranks": ranks, "best_epoch": 0, "seconds": 0.0}
         fitted = self.fit_seed(seed, device=device, checkpoint=checkpoint, log=log, advance=advance)
+        return self._result(fitted, device)
+
+    def _result(self, fitted: Fitted, device: str) -> dict[str, Any]:
+        """Rank both held-out splits by a trained model; return all that is kept of a seed."""
         fitted.model.eval()
         with torch.inference_mode():
             model = fitted.model

@@ -54,9 +54,7 @@ class Progress:
 
     def over(self, config: TrainConfig) -> bool:
         """Whether patience or epochs of this phase have run out."""
-        return (
-            self.epoch >= config.max_epochs or self.epoch - self.best_epoch >= config.patience
-        )
+        return self.epoch >= config.max_epochs or self.epoch - self.best_epoch >= config.patience
 
     def record(self, phase: str, numbers: Mapping[str, float], value: float) -> bool:
         """Keep the numbers of the epoch just done; return whether it is the best so far."""

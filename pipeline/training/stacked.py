@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +30,19 @@ from pipeline.config import TrainConfig
 from pipeline.data.batches import Batch, History
 from pipeline.draws import Draw, draw, handed
 from pipeline.errors import DivergedError
-from pipeline.model import Method, Phase, SeqModel
+from pipeline.model import Method, Phase
 from pipeline.packing import fixed_shapes
 from pipeline.randomness import derive
 from pipeline.training.fit import Checkpoint, Fitted, Log, Progress, Setting
-from pipeline.training.steps import adam, adapters, loss_of, measured, modules_of
-from pipeline.training.steps import refuse_infinite, thaw
+from pipeline.training.steps import (
+    adam,
+    adapters,
+    loss_of,
+    measured,
+    modules_of,
+    refuse_infinite,
+    thaw,
+)
 from pipeline.values import Sequences
 
 Tensors = dict[str, Tensor]
@@ -241,9 +247,7 @@ class _Stack:
         rows = self._rows(group)
         total = torch.zeros(len(self.runs), device=device)
         steps = 0
-        sources = [
-            self.setting.batches(run.method.model, run.seed, name, number) for run in group
-        ]
+        sources = [self.setting.batches(run.method.model, run.seed, name, number) for run in group]
         for batches in zip(*sources, strict=True):
             inputs = _joined(batches, self.setting.config.batch_size)
             real = _history(inputs).real
