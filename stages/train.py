@@ -57,18 +57,18 @@ def train(
     threads = run.threads or work.train.threads
     outputs = {seed: work.outputs(run.target, seed) for seed in work.seeds}
     written = [path for files in outputs.values() for path in files.values()]
+    if together is None:
+        together = device != "cpu" and len(outputs) > 1
     if run.plan(
         reads=work.reads,
         writes=written,
-        memory_bytes=work.memory_bytes(),
+        memory_bytes=work.memory_bytes(len(outputs) if together else 1),
         disk_bytes=work.disk_bytes(),
         device=device if work.trained else None,
     ):
         return
     deterministic(device, threads)
     run.log_to(dataset, encoder, backbone, method)
-    if together is None:
-        together = device != "cpu" and len(outputs) > 1
     if together and work.trained and not work.stackable:
         run.log("one by one", reason=f"{method} on {backbone} cannot be batched over seeds")
     stacked = together and work.stackable

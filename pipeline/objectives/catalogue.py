@@ -108,12 +108,10 @@ class Softmax(Objective):
         """Return the mean loss over all positions with a target; others are not computed."""
         packing = Packing(batch.targets > 0)
         targets = packing.pack(batch.targets).squeeze(1)
-        query_TD = model.fusion.query(
-            {n: packing.pack(s) for n, s in states.items()}, self.similarity
-        )
+        kept = {name: packing.pack(state) for name, state in states.items()}
+        query_TD = model.fusion.query(kept, self.similarity)
         key_ND = model.fusion.key(tables, self.similarity)
         if packing.fixed:
-            counted = targets > 0
-            targets = targets.clamp(min=1)
-            return cross_entropy(query_TD, key_ND, targets, self.temperature, counted)
+            some = targets.clamp(min=1)
+            return cross_entropy(query_TD, key_ND, some, self.temperature, targets > 0)
         return cross_entropy(query_TD, key_ND, targets, self.temperature)

@@ -8,46 +8,33 @@ rounding of sums: it keeps its own initial values, order, negatives and masks, d
 generators of its separate run; its own best epoch; and its own state to resume from, in the form of
 a separate run.
 
-The step is recorded once, by `vmap` over the very modules that a seed alone runs through, and then
-replayed: `vmap` itself costs more time per operation than the batched pass saves. For that no shape
-may depend on what a batch holds: padding stays (`packing.fixed_shapes`), a last, smaller batch is
-filled up with padding, and random numbers come from outside (`draws.handed`).
+How a step does so is told in `recorded`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pipeline.config import TrainConfig
-from pipeline.data.batches import Batch, History
-from pipeline.draws import Draw, draw, handed
 from pipeline.errors import DivergedError
 from pipeline.model import Method, Phase
-from pipeline.packing import fixed_shapes
 from pipeline.randomness import derive
 from pipeline.training.fit import Checkpoint, Fitted, Log, Progress, Setting
+from pipeline.training.recorded import Recorded, joined
 from pipeline.training.steps import (
     adam,
     adapters,
-    loss_of,
     measured,
     modules_of,
     refuse_infinite,
     thaw,
 )
 from pipeline.values import Sequences
-
-Tensors = dict[str, Tensor]
-Step = Callable[[Tensors, Tensors, Tensors, list[Tensor]], tuple[Tensors, tuple[Tensor, Tensor]]]
-"""Free and fixed parameters, a batch, random numbers -> gradients, (sum of losses, losses [S])."""
 
 
 def stackable(method: Method) -> bool:
@@ -126,6 +113,7 @@ def fit_together(
         if run.progress.tensors:
             log("resume", seed=seed, phase=run.phase.name, epoch=run.progress.epoch)
             advance(run.progress.epoch * len(setting.cut))
+    _share_frozen(runs)
     stack: _Stack | None = None
     while True:
         for run in [run for run in runs if not run.go_on(config)]:
@@ -142,19 +130,14 @@ def fit_together(
             yield run.seed, error
 
 
-class _Loss(nn.Module):
-    """The loss of one seed as a module, so that its parameters can be exchanged."""
-
-    def __init__(self, run: _Run) -> None:
-        super().__init__()
-        self.modules_of_run = run.modules
-        self.run = partial(loss_of, run.method.model, run.phase)
-
-    def forward(self, inputs: Tensors) -> Tensor:
-        """Return the scalar."""
-        history = History(inputs["items"], inputs.get("masked"), inputs.get("times"))
-        with fixed_shapes():
-            return self.run(Batch(history, inputs["targets"], inputs["negatives"]))
+def _share_frozen(runs: Sequence[_Run]) -> None:
+    """Let all seeds read the same frozen inputs; the batched pass reads those of one of them."""
+    first = dict(runs[0].modules.named_buffers())
+    for run in runs[1:]:
+        for name, buffer in run.modules.named_buffers():
+            same = torch.equal(buffer, first[name])
+            assert same, f"{name} differs between seeds: its part is not stackable"
+            buffer.data = first[name]
 
 
 class _Stack:
@@ -183,9 +166,7 @@ class _Stack:
         self.optimizer = adam(self.free, runs[0].modules, setting.config)
         if runs[0].progress.tensors:
             self._restore_moments()
-        self.loss = _Loss(runs[0])
-        self.step: Step | None = None
-        self.plans: dict[int, list[Draw]] = {}
+        self.step = Recorded(runs[0].modules, runs[0].method.model, runs[0].phase)
 
     def serves(self, group: Sequence[_Run]) -> bool:
         """Whether these seeds can take their next epoch here."""
@@ -249,14 +230,11 @@ class _Stack:
         steps = 0
         sources = [self.setting.batches(run.method.model, run.seed, name, number) for run in group]
         for batches in zip(*sources, strict=True):
-            inputs = _joined(batches, self.setting.config.batch_size)
-            real = _history(inputs).real
-            placed = {k: t.to(device)[rows] for k, t in inputs.items()}
-            drawn = self._drawn(len(batches[0].targets), placed, real, streams)
-            numbers = [t[rows] for t in drawn]
-            if self.step is None:
-                self.step = self._recorded(placed, numbers)
-            gradients, (_, losses) = self.step(self.free, self.fixed, placed, numbers)
+            inputs, real = joined(batches, self.setting.config.batch_size)
+            placed = {name: tensor.to(device)[rows] for name, tensor in inputs.items()}
+            size = len(batches[0].targets)
+            numbers = [t[rows] for t in self.step.numbers(size, placed, real, streams)]
+            gradients, losses = self.step(self.free, self.fixed, placed, numbers)
             for parameter, gradient in gradients.items():
                 # Fused Adam walks the memory of both side by side, whatever their strides.
                 self.free[parameter].grad = gradient.contiguous()
@@ -275,66 +253,6 @@ class _Stack:
         fed = [group.index(run) if run in group else 0 for run in self.runs]
         return torch.tensor(fed, device=self.setting.device)
 
-    def _recorded(self, inputs: Tensors, numbers: list[Tensor]) -> Step:
-        """Return the operations of one step as a flat list, without autograd and vmap."""
-        parts = "modules_of_run."
-        buffers = dict(self.loss.named_buffers())
-
-        def one(free: Tensors, fixed: Tensors, inputs: Tensors, numbers: list[Tensor]) -> Tensor:
-            left = iter(numbers)
-            own = {parts + name: p for name, p in (free | fixed).items()}
-            with handed(lambda what, device: next(left)):
-                found: Tensor = functional_call(self.loss, own | buffers, (inputs,))
-            return found
-
-        def every(
-            free: Tensors, fixed: Tensors, inputs: Tensors, numbers: list[Tensor]
-        ) -> tuple[Tensor, Tensor]:
-            losses = vmap(one)(free, fixed, inputs, numbers)
-            return losses.sum(), losses
-
-        self.loss.train()
-        traced = make_fx(grad_and_value(every, has_aux=True))
-        step: Step = traced(self.free, self.fixed, inputs, numbers)
-        return step
-
-    # ------------------------------------------------------------ random numbers
-
-    def _drawn(
-        self, size: int, inputs: Tensors, real: Tensor, streams: Sequence[torch.Generator]
-    ) -> list[Tensor]:
-        """Return [S, ...] of every draw of a step: what each seed would draw for its own batch.
-
-        size: histories before the batch was filled up; real: [S, B, L] bool, on the CPU.
-        """
-        width = real.shape[1]
-        for histories in {size, width}:
-            if histories not in self.plans:
-                self.plans[histories] = self._plan({k: t[0, :histories] for k, t in inputs.items()})
-        where = real.flatten().nonzero().squeeze(1).to(self.setting.device)
-        counts = real.flatten(1).sum(1).tolist()
-        found = []
-        for own, full in zip(self.plans[size], self.plans[width], strict=True):
-            if full.packed:
-                found.append(_packed(own, full, counts, where, streams))
-            else:
-                found.append(_whole(own, full, streams))
-        return found
-
-    def _plan(self, inputs: Tensors) -> list[Draw]:
-        """Return what a batch of this size asks for, in order."""
-        asked: list[Draw] = []
-        stream = torch.Generator(self.setting.device)
-
-        def source(what: Draw, device: torch.device) -> Tensor:
-            asked.append(what)
-            return draw(what, device, stream)
-
-        self.loss.train()
-        with handed(source):
-            self.loss(inputs)
-        return asked
-
     # ------------------------------------------------------------ state
 
     def _keep(self, runs: Sequence[_Run], best: Sequence[_Run]) -> None:
@@ -352,7 +270,8 @@ class _Stack:
             for name, parameter in self.free.items():
                 tensors[f"t/{name}"] = self.optimizer.state[parameter]["step"].cpu().clone()
             if run in best:
-                tensors |= {f"best/{name}": tensors[f"now/{name}"] for name in self.parameters}
+                # Copies: a stored state must not hold one tensor under two names.
+                tensors |= {f"best/{n}": tensors[f"now/{n}"].clone() for n in self.parameters}
 
     def _restore_moments(self) -> None:
         kept = [run.progress.tensors for run in self.runs]
@@ -363,59 +282,3 @@ class _Stack:
                 "exp_avg": torch.stack([own[f"m/{name}"] for own in kept]).to(at),
                 "exp_avg_sq": torch.stack([own[f"v/{name}"] for own in kept]).to(at),
             }
-
-
-def _joined(batches: Sequence[Batch], size: int) -> Tensors:
-    """Return the seeds' batches as [S, B, ...], filled up with padding."""
-    parts = [
-        {
-            "items": batch.history.items,
-            "masked": batch.history.masked,
-            "times": batch.history.times,
-            "targets": batch.targets,
-            "negatives": batch.negatives,
-        }
-        for batch in batches
-    ]
-    found = {}
-    for name, first in parts[0].items():
-        if first is not None:
-            full = first.new_zeros(len(parts), size, *first.shape[1:])
-            for row, part in enumerate(parts):
-                tensor = part[name]
-                assert tensor is not None
-                full[row, : len(tensor)] = tensor
-            found[name] = full
-    return found
-
-
-def _history(inputs: Tensors) -> History:
-    return History(inputs["items"], inputs.get("masked"), inputs.get("times"))
-
-
-def _whole(own: Draw, full: Draw, streams: Sequence[torch.Generator]) -> Tensor:
-    """Return one draw per seed, filled up with zeros to the full shape."""
-    drawn = torch.stack([draw(own, stream.device, stream) for stream in streams])
-    if own.shape == full.shape:
-        return drawn
-    filled = drawn.new_zeros(len(streams), *full.shape)
-    filled[(slice(None), *map(slice, own.shape))] = drawn
-    return filled
-
-
-def _packed(
-    own: Draw, full: Draw, counts: Sequence[int], where: Tensor, streams: Sequence[torch.Generator]
-) -> Tensor:
-    """Return one draw per seed for its real positions, at their places; elsewhere zeros.
-
-    counts: real positions of each seed; where: [sum of counts] their places among all.
-    """
-    rest = own.shape[1:]
-    drawn = torch.cat(
-        [
-            draw(replace(own, shape=(count, *rest)), stream.device, stream)
-            for count, stream in zip(counts, streams, strict=True)
-        ]
-    )
-    filled = drawn.new_zeros(len(streams) * full.shape[0], *rest)
-    return filled.index_copy_(0, where, drawn).view(len(streams), *full.shape)
