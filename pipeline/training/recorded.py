@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,10 @@ class Recorded:
 
         self.loss.train()
         recorder = make_fx(grad_and_value(every, has_aux=True))
-        operations: Operations = recorder(free, fixed, inputs, numbers)
+        recorded: Any = recorder(free, fixed, inputs, numbers)
+        _drop_idle(recorded.graph)
+        recorded.recompile()
+        operations: Operations = recorded.forward
         return operations
 
     # ------------------------------------------------------------ random numbers
@@ -128,6 +132,16 @@ class Recorded:
         with handed(source):
             self.loss(inputs)
         return asked
+
+
+def _drop_idle(graph: Any) -> None:
+    """Remove views that have the shape of what they view: `vmap` makes a hundred of them."""
+    aten = torch.ops.aten
+    views = (aten.view.default, aten._unsafe_view.default, aten.expand.default)
+    for node in list(graph.nodes):
+        if node.target in views and node.meta["val"].shape == node.args[0].meta["val"].shape:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def joined(batches: Sequence[Batch], size: int) -> tuple[Tensors, Tensor]:
