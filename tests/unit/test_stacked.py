@@ -310,6 +310,24 @@ def test_float32_agrees_within_its_rounding(params: config.Params, inputs: Any) 
         assert fitted(found).best_epoch == alone.best_epoch
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
+def test_cuda_draws_the_masks_of_the_separate_run(
+    backbone: str, params: config.Params, inputs: Any
+) -> None:
+    train = trained(params, max_epochs=2)
+    data = inputs.sequences
+
+    def made(seed: int) -> Method:
+        return method(params, inputs, train, seed, "spectran_id_dropout", backbone)
+
+    together = fit_together({s: made(s) for s in SEEDS}, data, train, device="cuda:0")
+    for seed, found in together:
+        alone = fit(made(seed), data, train, seed, device="cuda:0")
+        assert losses(fitted(found)) == pytest.approx(losses(alone), rel=1e-6)
+
+
 class OwnShapes(Objective):
     """A term that looks at the values of its batch."""
 
