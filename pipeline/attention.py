@@ -16,11 +16,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, p: float, training:
     each; p: dropout of the weights. Source: Vaswani et al., NeurIPS 2017, equation 1.
 
     On a CPU written out: torch's fallback copies its inputs, and its dropout draws slowly; for
-    short histories that is a third of the time of a block.
+    short histories that is a third of the time of a block. In training written out everywhere:
+    torch's kernels draw masks of their own, which seeds that train together could not share with
+    their separate runs.
     """
-    if q.device.type != "cpu":
-        p = p if training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=p)
+    if q.device.type != "cpu" and not training:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
     return dropout(weights, p, training) @ v

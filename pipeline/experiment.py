@@ -19,7 +19,7 @@ from pipeline import artifacts, naming
 from pipeline.cells import NONE, UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, DivergedError
 from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
 from pipeline.files import sha256_file
 from pipeline.model import (
@@ -34,8 +34,9 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.training.fit import LOSS, ONE_ITEM, Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.fit import ONE_ITEM, Checkpoint, Fitted, Log, fit, initialised
 from pipeline.training.parameters import Trained, trained_numbers
+from pipeline.training.steps import LOSS
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 
@@ -167,16 +168,16 @@ class Experiment:
         """Files this cell reads."""
         return list(self.inputs.paths().values())
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, seeds: int = 1) -> int:
         """Return a rough need, from above: libraries, inputs, tables, what a step holds, scores.
 
         An input lies there as bytes, as an array, in the model, and once more on the way. A trained
         table needs itself, gradient and moments (4); their copies in the best, the present and the
-        next state (9); and the keys it ranks by, with their gradient.
+        next state (9); and the keys it ranks by, with their gradient. seeds: trained at a time.
         """
         inputs = sum(path.stat().st_size for path in self.reads)
         tables = 15 * self.train.width if self.trained else 0
-        numbers = (len(self.inputs.catalog) + 1) * (tables + self.held)
+        numbers = (len(self.inputs.catalog) + 1) * (tables + self.held) * seeds
         return 600_000_000 + 4 * inputs + 4 * numbers + CHUNK_BYTES
 
     def disk_bytes(self) -> int:
@@ -230,6 +231,38 @@ class Experiment:
             advance=advance,
         )
 
+    @cached_property
+    def stackable(self) -> bool:
+        """Whether seeds of this cell can train together."""
+        from pipeline.training.stacked import stackable
+
+        return self.trained and stackable(self._start(self.seeds[0]))
+
+    def run_together(
+        self,
+        checkpoints: Mapping[int, Checkpoint],
+        *,
+        device: str,
+        log: Log,
+        advance: Callable[[int], None],
+    ) -> Iterator[tuple[int, dict[str, Any] | DivergedError]]:
+        """Train some seeds in one batched pass; yield what `run_seed` returns as each ends."""
+        from pipeline.training.stacked import fit_together
+
+        for seed, found in fit_together(
+            {seed: self._start(seed) for seed in checkpoints},
+            self.inputs.sequences,
+            self.train,
+            device=device,
+            checkpoints=checkpoints,
+            log=log,
+            advance=advance,
+        ):
+            if isinstance(found, DivergedError):
+                yield seed, found
+            else:
+                yield seed, self._result(found, device)
+
     def run_seed(
         self,
         seed: int,
@@ -257,6 +290,10 @@ class Experiment:
                 "rank_seconds": ranked,
             }
         fitted = self.fit_seed(seed, device=device, checkpoint=checkpoint, log=log, advance=advance)
+        return self._result(fitted, device)
+
+    def _result(self, fitted: Fitted, device: str) -> dict[str, Any]:
+        """Rank both held-out splits by a trained model; return all that is kept of a seed."""
         fitted.model.eval()
         started = time.monotonic()
         with torch.inference_mode():

@@ -195,6 +195,9 @@ Scorer = Callable[[History], Tensor]
 class Objective(nn.Module):
     """A term of the loss; may own parameters."""
 
+    stackable: ClassVar[bool] = True
+    """Whether several seeds may train in one batched pass, see `training.stacked.stackable`."""
+
     @abstractmethod
     def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
         """Return a scalar, the mean over targets."""

@@ -71,9 +71,10 @@ class Block(nn.Module):
         # [B, L+1, 3D] -> 3 x [B, heads, L+1, D / heads]
         q, k, v = joined.view(*joined.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = packing.pack(attend(q, k, v, allowed, p, training).transpose(1, 2).flatten(2))
-        y_TD = self.norm_attention(x_TD + dropout(self.project_out(mixed), p, training))
-        inner = F.gelu(self.widen(y_TD))
-        out: Tensor = self.norm_feed(y_TD + dropout(self.narrow(inner), p, training))
+        mixed = dropout(self.project_out(mixed), p, training, packed=True)
+        y_TD = self.norm_attention(x_TD + mixed)
+        inner = dropout(self.narrow(F.gelu(self.widen(y_TD))), p, training, packed=True)
+        out: Tensor = self.norm_feed(y_TD + inner)
         return out
 
 
@@ -107,10 +108,10 @@ class BERT4Rec(Backbone):
         """
         masked = history.masked
         assert masked is not None, "the history has no masked positions"
-        real = (history.items > 0) | masked
+        real = history.real
         packing = Packing(real)
         x_BLD = torch.where(masked[..., None], self.mask, x_BLD) + self.positions
-        x_TD = dropout(self.norm(packing.pack(x_BLD)), self.dropout, self.training)
+        x_TD = dropout(self.norm(packing.pack(x_BLD)), self.dropout, self.training, packed=True)
         # A padded query sees itself only: a row without keys would be NaN.
         allowed = (real[:, None, :] | self.own)[:, None]
         for block in self.blocks:

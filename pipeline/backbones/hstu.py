@@ -120,7 +120,8 @@ class Block(nn.Module):
         weights = (scores / self.length).masked_fill(~self.causal, 0)
         mixed = packing.pack((weights @ v).transpose(1, 2).flatten(2))
         gated = F.layer_norm(mixed, mixed.shape[1:], eps=self.eps) * gate
-        projected: Tensor = self.project_out(dropout(gated, self.dropout, self.training))
+        gated = dropout(gated, self.dropout, self.training, packed=True)
+        projected: Tensor = self.project_out(gated)
         return x_TD + projected
 
     def _bias(self, buckets: Tensor | None) -> Tensor:
@@ -155,13 +156,13 @@ class HSTU(Backbone):
         if self.reads_times:
             assert times is not None, "data without times are refused before training"
             buckets = time_buckets(times, times, self.config)
-        return self.encode(x_BLD, history.items > 0, buckets)
+        return self.encode(x_BLD, history.real, buckets)
 
     def encode(self, x_BLD: Tensor, real_BL: Tensor, buckets_BLL: Tensor | None) -> Tensor:
         """Return states [B, L, D], given which positions are real and how far times lie apart."""
         packing = Packing(real_BL)
         scaled = packing.pack(x_BLD * self.scale + self.positions)
-        x_TD = dropout(scaled, self.dropout, self.training)
+        x_TD = dropout(scaled, self.dropout, self.training, packed=True)
         for block in self.blocks:
             x_TD = block(x_TD, packing, buckets_BLL)
         return packing.pad(x_TD)

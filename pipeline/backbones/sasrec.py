@@ -56,9 +56,9 @@ class Block(nn.Module):
         # [B, L, 3D] -> 3 x [B, heads, L, D / heads]
         q, k, v = joined.view(*joined.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = attend(q, k, v, allowed, p, training).transpose(1, 2).flatten(2)
-        y_TD = x_TD + dropout(self.project_out(packing.pack(mixed)), p, training)
-        inner = dropout(F.relu(self.widen(self.norm_feed(y_TD))), p, training)
-        return y_TD + dropout(self.narrow(inner), p, training)
+        y_TD = x_TD + dropout(self.project_out(packing.pack(mixed)), p, training, packed=True)
+        inner = dropout(F.relu(self.widen(self.norm_feed(y_TD))), p, training, packed=True)
+        return y_TD + dropout(self.narrow(inner), p, training, packed=True)
 
 
 class SASRec(Backbone):
@@ -84,9 +84,10 @@ class SASRec(Backbone):
 
     def forward(self, x_BLD: Tensor, history: History) -> Tensor:
         """Return states [B, L, D]; zero where the history is padded."""
-        real = history.items > 0
+        real = history.real
         packing = Packing(real)
-        x_TD = dropout(packing.pack(x_BLD + self.positions), self.dropout, self.training)
+        packed = packing.pack(x_BLD + self.positions)
+        x_TD = dropout(packed, self.dropout, self.training, packed=True)
         # A padded query sees itself only: a row without keys would be NaN.
         allowed = ((self.causal & real[:, None, :]) | self.own)[:, None]
         for block in self.blocks:

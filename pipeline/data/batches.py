@@ -32,6 +32,11 @@ class History:
     times: Tensor | None = None
     """[B, L] long, seconds since 1970, 0 = padding; None unless a backbone reads times."""
 
+    @property
+    def real(self) -> Tensor:
+        """[B, L] bool, the positions that hold an item or a mask."""
+        return self.items > 0 if self.masked is None else (self.items > 0) | self.masked
+
     def to(self, device: str) -> History:
         """Return the history on a device."""
         masked = None if self.masked is None else self.masked.to(device)

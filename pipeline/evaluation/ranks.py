@@ -7,14 +7,15 @@ slice follows from them without ranking again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.data.batches import HeldOut
+from pipeline.data.batches import HeldOut, History
 from pipeline.errors import DivergedError
 from pipeline.model import Scorer
 
@@ -22,24 +23,42 @@ CHUNK_BYTES = 64_000_000
 """Scores held at once: [users, N] in 4 bytes."""
 
 
+class Question(NamedTuple):
+    """Some held-out targets with all that ranking them needs, on the device that ranks."""
+
+    history: History
+    targets: Tensor
+    """[B] long."""
+    seen: Tensor
+    """[B, S] long, distinct items before the target, 0 = padding."""
+
+
+def questions(held: HeldOut, length: int, num_items: int, device: str) -> Iterator[Question]:
+    """Yield all targets of a split, as many at once as the catalogue allows."""
+    rows = max(1, CHUNK_BYTES // (4 * num_items))
+    for start in range(0, len(held), rows):
+        part = slice(start, min(start + rows, len(held)))
+        targets = torch.from_numpy(held.targets[part]).to(device)
+        yield Question(held.history(part, length).to(device), targets, held.seen(part).to(device))
+
+
 @torch.inference_mode()
-def rank(
-    scorer: Scorer, held: HeldOut, length: int, num_items: int, device: str = "cpu"
-) -> dict[str, np.ndarray]:
+def count(scorer: Scorer, asked: Iterable[Question]) -> dict[str, np.ndarray]:
     """Return int64 arrays [n]: greater, equal, greater_unseen, equal_unseen, candidates_unseen.
 
     Raises DivergedError when a score is NaN.
     """
-    rows = max(1, CHUNK_BYTES // (4 * num_items))
-    parts: list[Tensor] = []
-    for start in range(0, len(held), rows):
-        part = slice(start, min(start + rows, len(held)))
-        scores = scorer(held.history(part, length).to(device))
-        targets = torch.from_numpy(held.targets[part]).to(scores.device)
-        parts.append(_count(scores, targets, held.seen(part).to(scores.device)).cpu())
+    parts = [_count(scorer(one.history), one.targets, one.seen).cpu() for one in asked]
     columns = torch.cat(parts).numpy() if parts else np.zeros((0, 5), np.int64)
     names = ("greater", "equal", "greater_unseen", "equal_unseen", "candidates_unseen")
     return {name: columns[:, place] for place, name in enumerate(names)}
+
+
+def rank(
+    scorer: Scorer, held: HeldOut, length: int, num_items: int, device: str = "cpu"
+) -> dict[str, np.ndarray]:
+    """Return the counts of all targets of a split, see `count`."""
+    return count(scorer, questions(held, length, num_items, device))
 
 
 def _count(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.draws import Draw, drawn
 from pipeline.errors import ConfigError
 from pipeline.model import (
     Adapter,
@@ -157,7 +158,8 @@ class SpectralAttention(Adapter):
             return text
         ids: Tensor = self.id
         if self.training and self.config.id_dropout:
-            ids = ids * (torch.rand(len(ids), 1, device=ids.device) >= self.config.id_dropout)
+            level = drawn(Draw("uniform", (len(ids), 1)), ids.device)
+            ids = ids * (level >= self.config.id_dropout)
         if self.config.fusion == "concat":
             return torch.cat([ids, text], dim=1)
         return text + F.pad(ids, (self.width - ids.shape[1], 0))

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.adapters import Concat, IdTable, Sum, TextMap, text_rows
+from pipeline.draws import Draw, drawn
 from pipeline.dropout import dropout
 from pipeline.layouts import Layout, widths
 from pipeline.model import Adapter, Inputs, Method, MethodConfig, Parts, single
@@ -77,7 +78,8 @@ class Mixture(nn.Module):
         logits_NE = x_NH @ self.gate
         if self.training:
             spread_NE = F.softplus(x_NH @ self.noise) + self.noise_floor
-            logits_NE = logits_NE + torch.randn_like(logits_NE) * spread_NE
+            noise_NE = drawn(Draw("normal", tuple(logits_NE.shape)), logits_NE.device)
+            logits_NE = logits_NE + noise_NE * spread_NE
         return logits_NE.softmax(-1)
 
 

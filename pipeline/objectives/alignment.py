@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.data.batches import Batch
+from pipeline.draws import Draw, drawn
 from pipeline.model import Objective, SeqModel, Views
+from pipeline.packing import Packing
+
+NEVER = -1e9
+"""A logit whose share is 0 in float32, and finite, so that a row of nothing else is not NaN."""
 
 
 class Columns(nn.Module):
@@ -79,7 +84,7 @@ class CosineAlignment(Objective):
     def _items(self, count: int, device: torch.device) -> Tensor:
         if self.items_per_step is None or self.items_per_step >= count:
             return torch.arange(1, count + 1, device=device)
-        return torch.randperm(count, device=device)[: self.items_per_step] + 1
+        return drawn(Draw("order", (count,)), device)[: self.items_per_step] + 1
 
 
 class SoftContrast(Objective):
@@ -103,11 +108,22 @@ class SoftContrast(Objective):
     def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
         """Return the mean over all events of the histories; T^2 for T events."""
         seen = batch.history.items
-        items = seen[seen > 0]
+        packing = Packing(seen > 0)
+        items = packing.pack(seen).squeeze(1)
         x_TD, y_TD = F.embedding(items, tables[self.x]), F.embedding(items, tables[self.y])
         logits_TT = x_TD @ y_TD.T / self.temperature
-        within_TT = (x_TD @ x_TD.T + y_TD @ y_TD.T) / 2
-        targets_TT = (within_TT * self.temperature).softmax(-1)
+        within_TT = (x_TD @ x_TD.T + y_TD @ y_TD.T) / 2 * self.temperature
+        if packing.fixed:
+            return self._among_real(logits_TT, within_TT, packing.real.flatten())
+        targets_TT = within_TT.softmax(-1)
         forth = (targets_TT * logits_TT.log_softmax(-1)).sum()
         back = (targets_TT * logits_TT.log_softmax(0)).sum()
         return -(forth + back) / (2 * len(items))
+
+    def _among_real(self, logits_TT: Tensor, within_TT: Tensor, real_T: Tensor) -> Tensor:
+        """Return the same where only some rows and columns count."""
+        outside = ~(real_T[:, None] & real_T)
+        logits_TT = logits_TT.masked_fill(outside, NEVER)
+        targets_TT = within_TT.masked_fill(outside, NEVER).softmax(-1) * real_T[:, None]
+        both = logits_TT.log_softmax(-1) + logits_TT.log_softmax(0)
+        return -(targets_TT * both).sum() / (2 * real_T.sum())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.data.batches import Batch
 from pipeline.model import Objective, SeqModel, Similarity, Views
+from pipeline.packing import Packing
 
 CHUNK_BYTES = 32_000_000
 """Scores held at once: [targets, N]; their softmax takes as much again."""
@@ -19,40 +20,73 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query_TD: Tensor, key_ND: Tensor, targets: Tensor, temperature: float
-    ) -> Tensor:
+        query_TD: Tensor,
+        key_ND: Tensor,
+        targets: Tensor,
+        counted: Tensor | None,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         items_ND = key_ND[1:]
         rows = max(1, CHUNK_BYTES // (items_ND.element_size() * len(items_ND)))
-        weight = 1 / (temperature * len(targets))
         total = query_TD.new_zeros(())
         grad_query, grad_key = torch.empty_like(query_TD), torch.zeros_like(key_ND)
+        weight = 1 / (temperature * len(targets))
+        if counted is not None:
+            share = counted[:, None].to(query_TD.dtype) / counted.sum()
+            weight = 1 / temperature
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
             place = targets[part, None] - 1
             log_share = (query_TD[part] @ items_ND.T).div_(temperature).log_softmax(1)
-            total -= log_share.gather(1, place).sum()
+            own = log_share.gather(1, place)
+            total -= own.sum() if counted is None else (own * share[part]).sum()
             excess = log_share.exp_()
             excess.scatter_(1, place, excess.gather(1, place) - 1)
+            if counted is not None:
+                excess *= share[part]
             grad_query[part] = (excess @ items_ND).mul_(weight)
             grad_key[1:].addmm_(excess.T, query_TD[part], alpha=weight)
-        ctx.save_for_backward(grad_query, grad_key)
-        return total / len(targets)
+        return total / len(targets) if counted is None else total, grad_query, grad_key
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (grad,) = grads
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
+        # One after another: their chunks are large enough, and need not be held all at once.
+        found = []
+        for row in range(info.batch_size):
+            own = [
+                x if dim is None else x.select(dim, row)
+                for x, dim in zip(inputs, in_dims, strict=True)
+            ]
+            found.append(_CrossEntropy.apply(*own))  # type: ignore[no-untyped-call]
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True)), (0, 0, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_query, grad_key = ctx.saved_tensors
-        return grad * grad_query, grad * grad_key, None, None
+        return grads[0] * grad_query, grads[0] * grad_key, None, None, None
 
 
-def cross_entropy(query_TD: Tensor, key_ND: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def cross_entropy(
+    query_TD: Tensor,
+    key_ND: Tensor,
+    targets: Tensor,
+    temperature: float,
+    counted: Tensor | None = None,
+) -> Tensor:
     """Return the mean over targets of logsumexp_j(q.k_j / tau) - q.k_t / tau, j = 1..N.
 
-    query_TD: [T, D]; key_ND: [N+1, D], row 0 takes no part; targets: [T] long in 1..N. Exact, with
-    gradients of the first order. Beside the inputs it keeps as much as they take; 3 T N D
-    multiplications.
+    query_TD: [T, D]; key_ND: [N+1, D], row 0 takes no part; targets: [T] long in 1..N; counted: [T]
+    bool, None = all. Exact, with gradients of the first order. Beside the inputs it keeps as much
+    as they take; 3 T N D multiplications.
     """
-    loss: Tensor = _CrossEntropy.apply(query_TD, key_ND, targets, temperature)  # type: ignore[no-untyped-call]
+    found = _CrossEntropy.apply(query_TD, key_ND, targets, counted, temperature)  # type: ignore[no-untyped-call]
+    loss: Tensor = found[0]
     return loss
 
 
@@ -72,9 +106,12 @@ class Softmax(Objective):
 
     def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
         """Return the mean loss over all positions with a target; others are not computed."""
-        targets = batch.targets.flatten()
-        index = targets.nonzero().squeeze(1)
-        kept = {name: s.flatten(0, 1).index_select(0, index) for name, s in states.items()}
+        packing = Packing(batch.targets > 0)
+        targets = packing.pack(batch.targets).squeeze(1)
+        kept = {name: packing.pack(state) for name, state in states.items()}
         query_TD = model.fusion.query(kept, self.similarity)
         key_ND = model.fusion.key(tables, self.similarity)
-        return cross_entropy(query_TD, key_ND, targets[index], self.temperature)
+        if packing.fixed:
+            some = targets.clamp(min=1)
+            return cross_entropy(query_TD, key_ND, some, self.temperature, targets > 0)
+        return cross_entropy(query_TD, key_ND, targets, self.temperature)

@@ -7,23 +7,22 @@ epoch boundary continues exactly as if it had never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.config import TrainConfig
-from pipeline.data.batches import HeldOut, Windows, epoch, held_out, windows
+from pipeline.data.batches import Batch, HeldOut, Windows, epoch, held_out, windows
 from pipeline.data.negatives import Pool
-from pipeline.errors import DataError, DivergedError
-from pipeline.evaluation.ranks import ndcg, rank
+from pipeline.errors import DataError
+from pipeline.evaluation.ranks import Question, count, ndcg, questions
 from pipeline.heap import keep_freed_memory
-from pipeline.model import Adapter, Method, Phase, SeqModel
+from pipeline.model import Method, Phase, SeqModel
 from pipeline.randomness import derive, generator
-from pipeline.training.parameters import belongs, modules_of, trains
+from pipeline.training.parameters import belongs, modules_of
+from pipeline.training.steps import adam, adapters, loss_of, measured, refuse_infinite, thaw
 from pipeline.values import Sequences
 
 Log = Callable[..., None]
@@ -31,9 +30,6 @@ Curve = tuple[int, str, str, float]
 """Epoch, phase, name, value."""
 
 ONE_ITEM = "train: the catalogue has one item; there is nothing to rank. Use data with more items."
-
-LOSS = "train/loss"
-"""The curve that every epoch of every phase adds to."""
 
 
 @dataclass
@@ -50,6 +46,22 @@ class Progress:
     curves: list[Curve] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """`now/<name>`, `best/<name>`, `m/<name>`, `v/<name>`: parameters, best ones, Adam moments."""
+
+    def over(self, config: TrainConfig) -> bool:
+        """Whether patience or epochs of this phase have run out."""
+        return self.epoch >= config.max_epochs or self.epoch - self.best_epoch >= config.patience
+
+    def record(self, phase: str, numbers: Mapping[str, float], value: float) -> bool:
+        """Keep the numbers of the epoch just done; return whether it is the best so far."""
+        self.curves += [(self.epoch, phase, name, v) for name, v in numbers.items()]
+        if value <= self.best_value:
+            return False
+        self.best_value, self.best_epoch = value, self.epoch
+        return True
+
+    def following(self, place: int) -> Progress:
+        """Return the start of a later phase."""
+        return Progress(phase=place, curves=self.curves, seconds=self.seconds)
 
 
 class Checkpoint:
@@ -110,25 +122,21 @@ def fit(
     the loss or a score is not finite.
     """
     checkpoint = checkpoint or Checkpoint()
-    times = method.model.reads_times
-    cut = windows(data, method.model.length, config.positions, times=times)
-    valid = held_out(data, "valid", times=times)
-    _check(cut, valid, data)
+    setting = Setting.of(method, data, config, device)
     modules = modules_of(method).to(device)
-    progress = _kept(checkpoint, method, seed, log)
+    progress = kept(checkpoint, method, seed, log)
     for place in range(progress.phase, len(method.phases)):
         if progress.phase != place:
-            progress = Progress(phase=place, curves=progress.curves, seconds=progress.seconds)
-        trainer = _Trainer(
-            modules, method, method.phases[place], data, cut, valid, config, seed, device
+            progress = progress.following(place)
+        _Trainer(modules, method, method.phases[place], setting, seed).run(
+            progress, checkpoint, log, advance
         )
-        trainer.run(progress, checkpoint, log, advance)
     return Fitted(
         method.model, progress.curves, progress.best_value, progress.best_epoch, progress.seconds
     )
 
 
-def _kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progress:
+def kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progress:
     """Return the kept progress; a new one when there is none, or another model's, which is told."""
     progress = checkpoint.load() or Progress()
     if progress.tensors:
@@ -137,6 +145,53 @@ def _kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progre
             return progress
         log("discard", seed=seed, reason="the kept state is of another model; training starts anew")
     return Progress()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all seeds of a cell share while they train."""
+
+    config: TrainConfig
+    device: str
+    cut: Windows
+    pool: Pool
+    questions: list[Question]
+    """Of the validation users, on the device."""
+
+    @classmethod
+    def of(cls, method: Method, data: Sequences, config: TrainConfig, device: str) -> Setting:
+        """Cut windows and ask for held-out items as the method reads them.
+
+        Raises DataError when there is nothing to train on or validate with.
+        """
+        length, times = method.model.length, method.model.reads_times
+        cut = windows(data, length, config.positions, times=times)
+        valid = held_out(data, "valid", times=times)
+        _check(cut, valid, data)
+        pool = Pool.of(config.loss, data.train_counts())
+        asked = list(questions(valid, length, data.num_items, device))
+        return cls(config, device, cut, pool, asked)
+
+    def batches(self, model: SeqModel, seed: int, phase: str, number: int) -> Iterator[Batch]:
+        """Yield the steps of one epoch of one seed, on the CPU."""
+        name = (phase, number)
+        examples = model.examples(generator(seed, "cloze", *name))
+        config = self.config
+        yield from epoch(
+            self.cut,
+            examples,
+            self.pool,
+            config.loss.negatives,
+            config.batch_size,
+            generator(seed, "order", *name),
+            generator(seed, "negatives", *name),
+        )
+
+    def validate(self, model: SeqModel) -> float:
+        """Return what early stopping watches. Raises DivergedError when a score is NaN."""
+        with torch.inference_mode():
+            counts = count(model.ranker(self.config.ranking), self.questions)
+        return ndcg(counts["greater"], counts["equal"], self.config.monitor_k)
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
@@ -158,39 +213,13 @@ class _Trainer:
     modules: nn.ModuleDict
     method: Method
     phase: Phase
-    data: Sequences
-    cut: Windows
-    valid: HeldOut
-    config: TrainConfig
+    setting: Setting
     seed: int
-    device: str
 
     def __post_init__(self) -> None:
-        self.pool = Pool.of(self.config.loss, self.data.train_counts())
-        free = {}
-        for name, parameter in self.modules.named_parameters():
-            parameter.requires_grad_(trains(self.phase, name))
-            if parameter.requires_grad:
-                free[name] = parameter
-        undecayed = {
-            f"{path}.{own}"
-            for path, module in self.modules.named_modules()
-            if isinstance(module, Adapter)
-            for own in module.undecayed()
-        }
-        self.free = free
-        groups: list[dict[str, Any]] = [
-            {"params": [p for n, p in free.items() if n not in undecayed]},
-            {"params": [p for n, p in free.items() if n in undecayed], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.Adam(
-            groups,
-            lr=self.config.learning_rate,
-            betas=self.config.adam_betas,
-            eps=self.config.adam_eps,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        self.config, self.device = self.setting.config, self.setting.device
+        self.free = thaw(self.modules, self.phase)
+        self.optimizer = adam(self.free, self.modules, self.config)
 
     def run(
         self, progress: Progress, checkpoint: Checkpoint, log: Log, advance: Callable[[int], None]
@@ -199,23 +228,15 @@ class _Trainer:
         if progress.tensors:
             self._restore(progress)
             log("resume", seed=self.seed, phase=self.phase.name, epoch=progress.epoch)
-            advance(progress.epoch * len(self.cut))
-        config = self.config
-        while (
-            progress.epoch < config.max_epochs
-            and progress.epoch - progress.best_epoch < config.patience
-        ):
+            advance(progress.epoch * len(self.setting.cut))
+        while not progress.over(self.config):
             started = time.monotonic()
             progress.epoch += 1
             loss = self._epoch(progress.epoch, advance)
-            value = self._validate()
-            numbers = {LOSS: loss, f"valid/ndcg@{config.monitor_k}": value}
-            for module in self.method.model.modules():
-                if isinstance(module, Adapter):
-                    numbers |= module.measures()
-            progress.curves += [(progress.epoch, self.phase.name, k, v) for k, v in numbers.items()]
-            if value > progress.best_value:
-                progress.best_value, progress.best_epoch = value, progress.epoch
+            self.modules.eval()
+            value = self.setting.validate(self.method.model)
+            numbers = measured(self.method.model, loss, value, self.config)
+            if progress.record(self.phase.name, numbers, value):
                 progress.tensors |= self._snapshot("best")
             progress.tensors |= self._snapshot("now") | self._moments()
             seconds = time.monotonic() - started
@@ -234,59 +255,26 @@ class _Trainer:
 
     def _epoch(self, number: int, advance: Callable[[int], None]) -> float:
         self.modules.train()
-        config, model = self.config, self.method.model
-        name = (self.phase.name, number)
-        order = generator(self.seed, "order", *name)
-        draw = generator(self.seed, "negatives", *name)
-        examples = model.examples(generator(self.seed, "cloze", *name))
-        adapters = [m for m in model.modules() if isinstance(m, Adapter)]
+        model = self.method.model
+        tables = adapters(model)
         total = torch.zeros((), device=self.device)
         steps = 0
         devices = [torch.device(self.device)] if self.device != "cpu" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive(self.seed, "dropout", *name))
-            for batch in epoch(
-                self.cut,
-                examples,
-                self.pool,
-                config.loss.negatives,
-                config.batch_size,
-                order,
-                draw,
-            ):
-                placed = batch.to(self.device)
+            torch.manual_seed(derive(self.seed, "dropout", self.phase.name, number))
+            for batch in self.setting.batches(model, self.seed, self.phase.name, number):
                 self.optimizer.zero_grad(set_to_none=True)
-                tables = model.tables()
-                states = model.states(placed.history, tables)
-                loss = torch.zeros((), device=self.device)
-                for weight, objective in self.phase.objectives.values():
-                    loss = loss + weight * objective(model, placed, tables, states)
+                loss = loss_of(model, self.phase, batch.to(self.device))
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
-                for adapter in adapters:
-                    adapter.after_step()
+                for table in tables:
+                    table.after_step()
                 total += loss.detach()
                 steps += 1
                 advance(len(batch.targets))
         mean = float(total) / steps
-        if not np.isfinite(mean):
-            raise DivergedError(
-                f"train: the loss is {mean} in phase {self.phase.name}, epoch {number}, learning "
-                f"rate {config.learning_rate}. Lower train.learning_rate, or look at the inputs."
-            )
+        refuse_infinite(mean, self.phase, number, self.config)
         return mean
-
-    def _validate(self) -> float:
-        self.modules.eval()
-        with torch.inference_mode():
-            counts = rank(
-                self.method.model.ranker(self.config.ranking),
-                self.valid,
-                self.method.model.length,
-                self.data.num_items,
-                self.device,
-            )
-        return ndcg(counts["greater"], counts["equal"], self.config.monitor_k)
 
     def _snapshot(self, prefix: str) -> dict[str, Tensor]:
         return {

@@ -392,3 +392,62 @@ def test_own_vectors_that_meet_too_few_items_leave_no_file(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"1 of 6 items have a vector.*min_matched asks for 50"):
         run(base, "own")
     assert not list((base / "artifacts").rglob("own.*"))
+
+
+# ---------------------------------------------------------------- engines, as a user runs them
+
+
+def test_an_engine_that_fails_midway_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = project(tmp_path, MANY)
+    monkeypatch.setattr(HashEncoder, "batch_size", 8)
+    plain, calls = HashEncoder.encode, [0]
+
+    def failing(self: HashEncoder, inputs: Sequence[str]) -> np.ndarray:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise ResourceError("the server answers 503. Run the same command again.")
+        return plain(self, inputs)
+
+    monkeypatch.setattr(HashEncoder, "encode", failing)
+    with pytest.raises(ResourceError, match="503"):
+        run(base)
+    capsys.readouterr()
+    run(base, json=True)
+    assert said(capsys)["encoded"] == len(set(MANY)) - 3 * 8
+
+
+def test_a_decoder_is_encoded_and_its_second_run_loads_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers", reason="needs the extra `encode`")
+    from pipeline.encoders.transformers import TransformersEncoder
+    from tests.tiny_models import WIDTH, build
+
+    base = project(tmp_path, MANY[:20])
+    build("qwen3", base / "tiny")
+    content = yaml.safe_load((base / "params.yaml").read_text())
+    block = content["encoders"]["llm2vec_llama3_8b"] | {
+        "model": "tiny",
+        "width": WIDTH,
+        "adapters": [],
+        "max_tokens": 6,
+        "dtype": "float32",
+    }
+    content["encoders"]["tiny"] = block
+    (base / "params.yaml").write_text(yaml.safe_dump(content))
+    values = load_file(run(base, "tiny", json=True))["values"]
+    found = said(capsys)
+    assert values.shape == (21, WIDTH)
+    np.testing.assert_allclose(np.linalg.norm(values[1:], axis=1), 1, atol=1e-5)
+    assert found["diagnostics"]["texts"]["cut"] > 0
+    assert found["diagnostics"]["texts"]["tokens"]["max"] == 6
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("all rows are cached")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransformersEncoder, "encode", refuse)
+        patch.setattr(TransformersEncoder, "prepare", refuse)
+        assert (load_file(run(base, "tiny", json=True))["values"] == values).all()

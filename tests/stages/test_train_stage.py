@@ -342,6 +342,90 @@ def test_a_wrong_interval_is_named(project: Path, monkeypatch: pytest.MonkeyPatc
     assert "SPECTRAN_SAVE_EVERY_S: often is no number" in refused(*CELL)
 
 
+# ------------------------------------------------------------------------- seeds together
+
+
+def curves(root: Path) -> dict[int, tuple[list[Any], list[float]]]:
+    """Return what the curves of every seed tell, and their values."""
+    found = {}
+    for seed in (0, 1):
+        table = pq.read_table(root / f"curves/demo/none/sasrec/id/{seed}.parquet").to_pydict()
+        values = table.pop("value")
+        found[seed] = (list(table.values()), values)
+    return found
+
+
+def assert_close(found: Path, wanted: Path) -> None:
+    """The same files and curves, but for rounding."""
+    assert set(made(found)) == set(made(wanted))
+    expected = curves(wanted)
+    for seed, (points, values) in curves(found).items():
+        assert points == expected[seed][0]
+        assert values == pytest.approx(expected[seed][1], rel=1e-4, abs=1e-6)
+
+
+def test_seeds_together_write_what_they_write_one_by_one(project: Path) -> None:
+    assert train(*CELL).exit_code == 0
+    done = train(*CELL, "--seeds-together", "--out", "both")
+    assert done.exit_code == 0, done.output
+    epochs = [line for line in done.stdout.splitlines() if "train epoch" in line]
+    assert [re.findall(r"(?:seed| epoch)=(\d)", line) for line in epochs] == [
+        [str(seed), str(epoch)] for epoch in (1, 2, 3) for seed in (0, 1)
+    ]
+    assert_close(project / "both", project / "artifacts")
+    again = train(*CELL, "--seeds-together", "--out", "both").stdout
+    assert again.count("train reuse") == 2 and "train epoch" not in again
+
+
+def test_what_seeds_gave_together_is_no_result_of_one_by_one(project: Path) -> None:
+    """Sums differ in the last bit, so each way finds its own work only."""
+    assert train(*CELL, "--seeds-together", "--out", "both").exit_code == 0
+    assert "train reuse" not in train(*CELL).stdout
+
+
+def test_seeds_killed_together_go_on(project: Path) -> None:
+    write(project, **SMALL | {"max_epochs": 8, "patience": 8})
+    assert train(*CELL, "--seeds-together", "--out", "whole").exit_code == 0
+    env = os.environ | {"PYTHONPATH": str(TREE), "SPECTRAN_CACHE": str(project / "other")}
+    words = [sys.executable, "-m", "stages.cli", "train", *CELL, "--seeds-together", "--out", "cut"]
+    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "seed=0" in line and "epoch=3 " in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not made(project / "cut")
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "train resume seed=0" in done.stdout and "train resume seed=1" in done.stdout
+    assert " epoch=1 " not in done.stdout, "finished epochs are kept"
+    assert_close(project / "cut", project / "whole")
+
+
+def test_divergence_of_seeds_together_is_a_mistake_too(project: Path) -> None:
+    words = ("--set", "train.learning_rate=1e30", "--out", "s", "--seeds-together")
+    assert "lower train.learning_rate" in refused(*CELL, *words).lower()
+
+
+def test_untrained_methods_have_nothing_to_train_together(project: Path) -> None:
+    assert train("demo", "none", "none", "popularity", "--seeds-together").exit_code == 0
+
+
+def test_seeds_that_cannot_be_batched_train_one_by_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the method says so, and the log does."""
+    from pipeline.objectives.ranking import InfoNCE
+
+    assert train(*CELL).exit_code == 0
+    monkeypatch.setattr(InfoNCE, "stackable", False)
+    done = train(*CELL, "--seeds-together", "--out", "asked")
+    assert done.exit_code == 0, done.output
+    assert "train one by one reason=id on sasrec cannot be batched over seeds" in done.stdout
+    assert done.stdout.count("train reuse") == 2
+
+
 # ------------------------------------------------------------------------- what a kill costs
 
 
