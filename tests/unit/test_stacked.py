@@ -28,7 +28,7 @@ from pipeline.objectives.ranking import ranking_loss
 from pipeline.packing import Packing, fixed_shapes
 from pipeline.training.fit import Checkpoint, Fitted, Progress, fit, initialised
 from pipeline.training.stacked import fit_together, stackable
-from pipeline.training.steps import modules_of
+from pipeline.training.parameters import modules_of
 
 SEEDS = (3, 4, 5)
 DROPOUT = 0.2
