@@ -11,13 +11,14 @@ import pytest
 from pipeline import artifacts, config
 from pipeline.params import load
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
+from tests import plain
 
 ITEMS = 24
 WIDTH = 8
 
 
 @pytest.fixture(scope="session")
-def params() -> config.Params:
+def params(tmp_path_factory: pytest.TempPathFactory) -> config.Params:
     changes = {
         "train.width": WIDTH,
         "train.max_epochs": 3,
@@ -25,7 +26,9 @@ def params() -> config.Params:
         "train.threads": 1,
         "train.loss.negatives": 6,
     }
-    return load(Path("params.yaml"), changes)
+    path = tmp_path_factory.mktemp("plain") / "params.yaml"
+    path.write_text(plain.text())
+    return load(path, changes)
 
 
 def tiny_catalog() -> Catalog:
@@ -119,6 +122,6 @@ def tiny_root(tmp_path: Path) -> Path:
         found = made.spectrum(view)
         arrays = {"mean": found.mean, "u": found.u, "s": found.s, "v": found.v}
         artifacts.SPECTRUM.save(root, arrays, items=fingerprint, params={}, **cell, view=view)
-    for name in ("params.yaml", "revisions.yaml"):
-        (tmp_path / name).write_text(Path(name).read_text())
+    (tmp_path / "params.yaml").write_text(plain.text())
+    (tmp_path / "revisions.yaml").write_text(Path("revisions.yaml").read_text())
     return tmp_path

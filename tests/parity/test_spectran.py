@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from pipeline.backbones import sasrec
 from pipeline.methods import svd
 from pipeline.methods.spectran import Config, SpectralAttention
-from pipeline.params import read_yaml
 from pipeline.values import Spectrum
+from tests import plain
 
 N, H = 30, 12
 
@@ -31,7 +30,7 @@ def spectrum(rows: np.ndarray | None = None) -> Spectrum:
 
 
 def config(**changes: Any) -> Config:
-    block = read_yaml(Path("params.yaml"))["methods"]["spectran"]
+    block = plain.content()["methods"]["spectran"]
     return Config.model_validate(block | {"query_width": 4, "std": 0.3} | changes)
 
 

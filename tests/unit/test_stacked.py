@@ -27,8 +27,8 @@ from pipeline.model import Backbone, Method, Objective, Parts, Phase, SeqModel, 
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.packing import Packing, fixed_shapes
 from pipeline.training.fit import Checkpoint, Fitted, Progress, fit, initialised
-from pipeline.training.stacked import fit_together, stackable
 from pipeline.training.parameters import modules_of
+from pipeline.training.stacked import fit_together, stackable
 
 SEEDS = (3, 4, 5)
 DROPOUT = 0.2

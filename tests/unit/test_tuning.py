@@ -17,6 +17,7 @@ from pipeline.tuning.journal import Trial, opened
 from pipeline.tuning.propose import propose
 from pipeline.tuning.space import Space, lay, mistakes, space_for
 from pipeline.tuning.write import block, write
+from tests import plain
 
 SPACE = Space(
     {"train.dropout": (0.0, 0.1, 0.2), "fusion": ("add", "none"), "keep": (True, None)},
@@ -25,7 +26,7 @@ SPACE = Space(
 
 
 def with_tune(tmp_path: Path, **tune: Any) -> Params:
-    content = yaml.safe_load(Path("params.yaml").read_text())
+    content = plain.content()
     content["tune"] |= tune
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     return load(tmp_path / "params.yaml")
@@ -309,10 +310,11 @@ def test_a_block_that_cannot_be_edited_safely_is_refused(content: str) -> None:
 
 @pytest.mark.parametrize("method", ["id", "llminit", "llminit_equal", "spectran", "spectran_sigma"])
 def test_the_methods_of_the_repository_can_be_written(method: str) -> None:
-    text = Path("params.yaml").read_text(encoding="utf-8")
+    text = plain.TREE.joinpath("params.yaml").read_text(encoding="utf-8")
+    before = yaml.safe_load(text)["methods"][method].get("train", {})
     changed, merging = write(text, method, {"train.dropout": 0.25, "train.loss.negatives": 3})
     block = yaml.safe_load(changed)["methods"][method]
-    assert block["train"] == {"dropout": 0.25, "loss": {"negatives": 3}}
+    assert block["train"] == before | {"dropout": 0.25, "loss": {"negatives": 3}}
     assert bool(merging) == (method in ("llminit", "spectran"))
     kept = changed.splitlines()
     assert len([line for line in text.splitlines() if line not in kept]) <= 1

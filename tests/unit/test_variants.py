@@ -10,10 +10,11 @@ from pipeline import naming
 from pipeline.config import Params
 from pipeline.errors import ConfigError
 from pipeline.methods import spectran
-from pipeline.params import load, read_yaml
+from pipeline.params import load
 from pipeline.reporting.protocol import own_values
+from tests import plain
 
-WRITTEN = read_yaml(Path("params.yaml"))["methods"]
+WRITTEN = plain.content()["methods"]
 SMALL = {
     "of": "spectran",
     "query_width": 8,
@@ -29,7 +30,7 @@ METHODS = {
 def with_methods(tmp_path: Path, changes: dict[str, object] | None = None) -> Params:
     import yaml
 
-    content = yaml.safe_load(Path("params.yaml").read_text())
+    content = plain.content()
     content["methods"] = METHODS
     content["grid"]["text"]["method"] = ["spectran"]
     content["grid"]["ablation"] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import torch
 
 from pipeline.cells import Cell
 from pipeline.methods import spectran
-from pipeline.params import load
 from pipeline.reporting.tables import Numbers
 from pipeline.reporting.weights import at_best, positions, weights_table
 from pipeline.values import Spectrum
+from tests import plain
 
 MONITOR = "valid/ndcg@20"
 
@@ -40,9 +39,9 @@ def test_values_are_those_of_the_first_best_epoch() -> None:
 
 def test_one_row_per_cell_that_has_weights() -> None:
     full = Cell("demo", "minilm", "sasrec", "spectran")
-    plain = Cell("demo", "none", "sasrec", "id")
+    ids = Cell("demo", "none", "sasrec", "id")
     curves = {
-        plain: {0: rows(1, std_id=1.0)},
+        ids: {0: rows(1, std_id=1.0)},
         full: {
             0: rows(1, principal=2.0, subordinate=4.0, position_0=1.0, position_10=3.0),
             1: rows(2, principal=2.0, subordinate=4.0, position_0=1.0, position_10=3.0),
@@ -53,7 +52,7 @@ def test_one_row_per_cell_that_has_weights() -> None:
     assert (row["a0"], row["a10"], row["lambda"]) == ("1.5", "4.5", "-")
 
 
-SETTINGS = load(Path("params.yaml")).methods["spectran"]
+SETTINGS = plain.content()["methods"]["spectran"]
 SINGULAR = np.array([4.0, 3.0, 1.5, 1.0, 0.5, 0.25], np.float32)
 
 
