@@ -235,7 +235,7 @@ def _card(run: Run, name: str, datasets: list[str]) -> None:
     from pipeline.reporting.cards import FOLDER, check_name, collect, rebuild
 
     folder = run.target / FOLDER.format(name=check_name(name))
-    writes = [folder / "card.md", folder / "card.csv"]
+    writes = [folder / name for name in ("card.md", "card.csv", "orderings.csv")]
     if run.plan(reads=[], writes=writes, memory_bytes=3 * 10**8, disk_bytes=10**7):
         return
     if datasets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cells import Cell
@@ -12,9 +13,11 @@ from pipeline.reporting.exports import (
     results_csv,
     results_markdown,
     strata_heading,
+    table_csv,
     table_row,
 )
 from pipeline.reporting.findings import findings
+from pipeline.reporting.orderings import COLUMNS, Group, ordering_rows, orderings_markdown
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 VALID_AND_MINUTES = (
@@ -22,16 +25,30 @@ VALID_AND_MINUTES = (
     "the cell."
 )
 
-Chapters = Sequence[tuple[Numbers, Mapping[str, Any]]]
-"""Per data set: its numbers, and its block of provenance.json."""
+
+@dataclass(frozen=True)
+class Chapter:
+    """What the card shows of one data set."""
+
+    numbers: Numbers
+    block: Mapping[str, Any]
+    """Of provenance.json."""
+    orderings: Sequence[Group]
+    """The paper's, compared with ours; empty where the paper reports nothing."""
 
 
-def card_csv(chapters: Chapters) -> str:
+def card_csv(chapters: Sequence[Chapter]) -> str:
     """Return every metric of the held-out users with tests and protocol."""
-    return results_csv((numbers, block["protocol_short"]) for numbers, block in chapters)
+    return results_csv((c.numbers, c.block["protocol_short"]) for c in chapters)
 
 
-def card_markdown(name: str, facts: Mapping[str, Any], chapters: Chapters) -> str:
+def card_orderings(chapters: Sequence[Chapter]) -> str:
+    """Return every pair of methods that the paper orders."""
+    rows = [row for c in chapters for row in ordering_rows(c.numbers.dataset, c.orderings)]
+    return table_csv(rows, COLUMNS)
+
+
+def card_markdown(name: str, facts: Mapping[str, Any], chapters: Sequence[Chapter]) -> str:
     """Return the card."""
     recorded = ", ".join(f"{k} {v}" for k, v in sorted(facts["recorded"].items()))
     lines = [
@@ -42,12 +59,13 @@ def card_markdown(name: str, facts: Mapping[str, Any], chapters: Chapters) -> st
         "hashes of every cell: `provenance.json`.",
         "",
     ]
-    for numbers, block in chapters:
-        lines += _chapter(numbers, block)
+    for chapter in chapters:
+        lines += _chapter(chapter)
     return "\n".join(lines)
 
 
-def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
+def _chapter(chapter: Chapter) -> list[str]:
+    numbers, block = chapter.numbers, chapter.block
     protocol = ["", f"Protocol. {escape(block['protocol'])}", ""]
     spent = {entry["cell"]: entry["minutes"] for entry in block["cells"]}
     taken = [spent[str(cell)] for cell in numbers.cells]
@@ -78,6 +96,7 @@ def _chapter(numbers: Numbers, block: Mapping[str, Any]) -> list[str]:
     lines += ["### Paired tests over users against the ID-only cell", ""]
     lines += _tests(numbers)
     lines += ["", "p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
+    lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]
     for entry in block["cells"]:
         hashes = ", ".join(value[:12] for value in entry["ranks_sha256"].values())

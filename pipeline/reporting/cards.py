@@ -1,7 +1,8 @@
 """Result cards: measured tables kept in the repository with the ranks they are computed from.
 
 A card folder holds the per-user ranks of the held-out targets (`ranks-DATASET.parquet`) and what
-made them (`provenance.json`). `card.md` and `card.csv` follow from these two alone, byte for byte.
+made them (`provenance.json`). `card.md`, `card.csv` and `orderings.csv` follow from these two
+alone, byte for byte.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.outcomes import Outcomes, load_grid, rank_of
 from pipeline.files import TEMPORARY, write_atomic
 from pipeline.params import NAME, read_yaml
-from pipeline.reporting.card_text import card_csv, card_markdown
+from pipeline.reporting.card_text import Chapter, card_csv, card_markdown, card_orderings
 from pipeline.reporting.logs import minutes
+from pipeline.reporting.orderings import K, orderings
 from pipeline.reporting.protocol import line, protocol, short
 from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
@@ -54,6 +56,8 @@ greater and equal are counted with or without seen items, as `evaluate.seen_item
 """
 
 REFERENCE = Path(__file__).parent / "reference.yaml"
+PUBLISHED = f"NDCG@{K}"
+"""Key of the values in it that orderings are compared with."""
 
 
 def check_name(name: str) -> str:
@@ -79,6 +83,7 @@ def collect(
     """
     check_name(name)
     references = read_yaml(REFERENCE)
+    controls = [name for name, encoder in params.encoders.items() if encoder.transform is not None]
     written, blocks = [], {}
     for dataset in datasets:
         found = load_grid(root, params, cells(params.grid, dataset))
@@ -96,7 +101,9 @@ def collect(
         blocks[dataset] = {
             "protocol": line(topics),
             "protocol_short": short(topics),
-            "reference": references.get(dataset, []),
+            "reference": references.get(dataset, {}).get("rows", []),
+            "published": references.get(dataset, {}).get(PUBLISHED, {}),
+            "controls": sorted({cell.cell.encoder for cell in found} & set(controls)),
             "cells": [
                 {
                     "cell": str(cell.cell),
@@ -138,21 +145,22 @@ def _compact(root: Path, cell: Cell, seed: int, seen_items: str) -> pa.Table:
 
 
 def rebuild(root: Path, target: Path, name: str) -> list[Path]:
-    """Write card.md and card.csv from the card's own ranks and provenance; return their paths."""
+    """Write the card's texts from its own ranks and provenance; return their paths."""
     facts, chapters = read(root, name)
     folder = target / FOLDER.format(name=check_name(name))
     written = []
     for file, text in (
         ("card.md", card_markdown(name, facts, chapters)),
         ("card.csv", card_csv(chapters)),
+        ("orderings.csv", card_orderings(chapters)),
     ):
         write_atomic(folder / file, text.encode(), target / TEMPORARY)
         written.append(folder / file)
     return written
 
 
-def read(root: Path, name: str) -> tuple[dict[str, Any], list[tuple[Numbers, Mapping[str, Any]]]]:
-    """Return a card's provenance, and per data set its numbers and its block of provenance."""
+def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
+    """Return a card's provenance, and what it shows of every data set."""
     facts = artifacts.load_json(PROVENANCE, root, name=check_name(name))
     try:
         blocks = [(dataset, facts["datasets"][dataset]) for dataset in facts["order"]]
@@ -164,7 +172,10 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[tuple[Numbers, Map
         outcomes = _outcomes(root, name, dataset, block)
         metrics, tests = measure(outcomes, config), compare(outcomes, config)
         numbers = Numbers(dataset, metrics.to_pylist(), tests.to_pylist(), config.alpha)
-        chapters.append((numbers, block))
+        # Cards gathered before orderings were compared lack both keys; they show none.
+        published, controls = block.get("published", {}), block.get("controls", [])
+        orders = orderings(outcomes, published, controls, config.alpha)
+        chapters.append(Chapter(numbers, block, orders))
     return facts, chapters
 
 

@@ -15,7 +15,7 @@ from stages.report import report
 
 CARDS = Path("artifacts/report/cards")
 COMMITTED = sorted(path.parent.name for path in CARDS.glob("*/provenance.json"))
-TEXTS = ("card.md", "card.csv")
+TEXTS = ("card.md", "card.csv", "orderings.csv")
 
 
 @pytest.fixture
@@ -69,6 +69,39 @@ def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tm
     report(measured.run("report", quiet=True), ["demo"], "tiny", True)
     text = (measured.root / "report/cards/tiny/card.md").read_text()
     assert "| paper, SASRec Base (SpecTran Table 2) | .0246 | .0281 | .0482 | .0626 | - |" in text
+    assert "### Orderings of the paper" in text
+    # made-up ranks: alphafuse 6, llminit 9 and spectran 14 are clearly apart
+    assert "| minilm | sasrec | spectran | llminit | .0116 | " in text
+    table = (measured.root / "report/cards/tiny/orderings.csv").read_text().splitlines()
+    row = next(line for line in table if ",alphafuse,llminit," in line)
+    assert row.startswith("demo,minilm,sasrec,alphafuse,llminit,0.0444,0.0367,0.0077,90,-")
+    assert row.endswith(",reversed")
+    before = {name: (measured.root / "report/cards/tiny" / name).read_bytes() for name in TEXTS}
+    monkeypatch.undo()
+    report(measured.run("report", quiet=True), card="tiny")
+    after = {name: (measured.root / "report/cards/tiny" / name).read_bytes() for name in TEXTS}
+    assert after == before, "a card keeps the published values it was gathered with"
+
+
+def test_encoders_on_changed_text_have_no_orderings(measured, monkeypatch, tmp_path):
+    import pipeline.reporting.cards as cards
+
+    reference = tmp_path / "reference.yaml"
+    reference.write_text(cards.REFERENCE.read_text().replace("toys:", "demo:"))
+    monkeypatch.setattr(cards, "REFERENCE", reference)
+    text = measured.params_path.read_text()
+    assert text.count("\n    transform: null\n") >= 1
+    measured.params_path.write_text(
+        text.replace("    transform: null\n", "    transform: {kind: permute, seed: 0}\n", 1)
+    )
+    report(measured.run("report", quiet=True), ["demo"], "tiny", True)
+    folder = measured.root / "report/cards/tiny"
+    assert "Orderings" not in (folder / "card.md").read_text()
+
+
+def test_a_data_set_that_the_paper_lacks_has_no_orderings(card):
+    assert "Orderings" not in (card / "card.md").read_text()
+    assert len((card / "orderings.csv").read_text().splitlines()) == 1
 
 
 def test_altered_ranks_change_the_card_or_are_refused(evaluated, card):
