@@ -164,18 +164,14 @@ class ItemText:
 
     def describe(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
         """Return row -> (raw id, text) for a few rows, 0 the first item's."""
-        import pyarrow as pa
-
         wanted = set(rows)
         found: dict[int, tuple[str, str]] = {}
         start = 0
         for batch in self._batches(["raw_item", *self._named]):
             here = sorted(row - start for row in wanted if start <= row < start + len(batch))
-            if here:
-                part = batch.take(pa.array(here))
-                texts = render(part, self.template)
-                described = zip(part["raw_item"].to_pylist(), texts, strict=True)
-                found |= dict(zip((start + row for row in here), described, strict=True))
+            for row in here:
+                one = batch.slice(row, 1)  # `take` would import pandas where it is installed
+                found[start + row] = (one["raw_item"][0].as_py(), render(one, self.template)[0])
             start += len(batch)
         return found
 
