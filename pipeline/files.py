@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -93,12 +94,18 @@ def sha256_file(path: Path) -> str:
 
 
 def remove_orphans(scratch: Path) -> int:
-    """Delete temporary files whose process is gone; return how many. Safe beside running work."""
+    """Delete temporary files and folders whose process is gone; return how many.
+
+    Safe beside running work.
+    """
     removed = 0
-    for file in scratch.glob("*-*") if scratch.is_dir() else ():
-        owner = file.name.split("-", 1)[0]
+    for found in scratch.glob("*-*") if scratch.is_dir() else ():
+        owner = found.name.split("-", 1)[0]
         if owner.isdigit() and not _alive(int(owner)):
-            file.unlink(missing_ok=True)
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            else:
+                found.unlink(missing_ok=True)
             removed += 1
     return removed
 

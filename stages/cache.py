@@ -38,7 +38,6 @@ def ls(run: Run) -> None:
     lines = [_line(row) for row in rows]
     lines += [f"encoders.{name}: its rows cannot be told: {why}" for name, why in untold.items()]
     total = size(sum(row["bytes"] for row in rows))
-    content["strange"] = _strange(strange)
     run.show(content, "\n".join([*lines, f"{run.cache}: {len(rows)} models, {total}"]))
 
 

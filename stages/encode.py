@@ -58,10 +58,29 @@ def encode(
     spec = run.params.encoder(encoder)
     text = ItemText(run.root, dataset, TITLE if isinstance(spec, Vectors) else spec.template)
     text.check()
+    _fits(run, spec, workers)
     if isinstance(spec, Vectors):
         _join(run, spec, text, dataset, encoder)
     else:
         _encode(run, spec, text, dataset, encoder, workers)
+
+
+def _fits(run: Run, spec: AnyEncoder, workers: int) -> None:
+    """Raise ConfigError for options that the engine would not heed."""
+    from pipeline.errors import ConfigError
+
+    if workers and spec.engine == "vectors":
+        raise ConfigError("--workers: vectors made elsewhere are not encoded. Leave it out.")
+    if workers and spec.engine == "openai":
+        raise ConfigError(
+            "--workers: each worker would send requests_per_minute for itself. Leave it out: the "
+            "server decides how much it does at a time."
+        )
+    if spec.engine == "vllm" and run.device != "auto":
+        raise ConfigError(
+            f"--device {run.device}: vLLM takes the GPUs it sees. Leave --device out; "
+            f"CUDA_VISIBLE_DEVICES chooses which these are."
+        )
 
 
 def _encode(

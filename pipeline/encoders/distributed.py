@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from pipeline import errors
 from pipeline.encoders import open_encoder
 from pipeline.encoders.batches import Batch, Store
 from pipeline.encoders.hub import need
-from pipeline.errors import SpectranError
+from pipeline.errors import ResourceError, SpectranError
 
 if TYPE_CHECKING:
     from pipeline.config.text import TextEncoder
@@ -66,7 +66,7 @@ def fill(
     device: cpu, or cuda: each worker then has a GPU of its own (vllm: its tensor_parallel GPUs).
     scratch: folder for the work list, which is removed again. A Ray cluster is used where
     RAY_ADDRESS names one; its machines must see `scratch`, the models and this code.
-    Raises ConfigError when Ray is not installed.
+    Raises ConfigError when Ray is not installed, ResourceError when it has too few GPUs or CPUs.
     """
     need("ray", "ray")
     import ray
@@ -77,7 +77,15 @@ def fill(
     try:
         if not _write(batches, listed):
             return
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise ResourceError(
+                f"--workers: no Ray cluster answers at {os.environ.get('RAY_ADDRESS')} (RAY_ADDRESS"
+                f"): {str(error).splitlines()[0]} Start it, or unset RAY_ADDRESS to work here."
+            ) from None
+        gpus = getattr(spec, "tensor_parallel", 1) if on_gpu else 0
+        _check(workers, gpus, ray.cluster_resources())
         logging.getLogger("ray").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         # In any order: a row depends on its own batch only.
@@ -86,7 +94,7 @@ def fill(
             fn_constructor_args=(spec, base.resolve(), "cuda:0" if on_gpu else device, threads),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=CPUS,
-            num_gpus=getattr(spec, "tensor_parallel", 1) if on_gpu else None,
+            num_gpus=gpus or None,
         )
         for row in done.iter_rows():
             if row["error"]:
@@ -100,6 +108,22 @@ def fill(
         if ray.is_initialized():
             ray.shutdown()
         shutil.rmtree(listed, ignore_errors=True)
+
+
+def _check(workers: int, gpus: int, found: Mapping[str, float]) -> None:
+    """Raise ResourceError for more engines than Ray has room for: it would wait without end.
+
+    gpus: for each engine. One CPU is left to read the work list.
+    """
+    wanted = {"GPU": float(workers * gpus), "CPU": workers * CPUS + 1}
+    for kind, count in wanted.items():
+        have = found.get(kind, 0.0)
+        if count > have:
+            room = have // gpus if kind == "GPU" else (have - 1) // CPUS
+            raise ResourceError(
+                f"--workers {workers}: Ray would need {count:g} {kind}s, it has {have:g}. "
+                f"Set --workers to {max(0, int(room))} or less (0: without Ray)."
+            )
 
 
 _SCHEMA = pa.schema(
