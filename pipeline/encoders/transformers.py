@@ -24,6 +24,7 @@ from pipeline.encoders.hidden import HiddenState
 from pipeline.encoders.hub import Located, major
 from pipeline.encoders.lora import AdapterFolder, merge
 from pipeline.encoders.tokens import TokenizedModel
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +93,7 @@ class TransformersEncoder:
         ids = torch.full((len(inputs), int(lengths.max())), self._padding)
         for row, tokens in zip(ids, inputs, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)
+        self._check(int(ids.max()))
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         with torch.inference_mode():
             mask, lengths = mask.to(self.device), lengths.to(self.device)
@@ -107,7 +109,18 @@ class TransformersEncoder:
         found = self.files.tokenizer.pad_token_id
         if found is None:
             found = getattr(self.files.settings, "pad_token_id", None)
-        return 0 if found is None else int(found)
+        # Tokenizers may add one of their own that the model has no row for.
+        return 0 if found is None or found >= self.files.settings.vocab_size else int(found)
+
+    def _check(self, highest: int) -> None:
+        """Raise ConfigError for a token that the model has no row for."""
+        known = self.files.settings.vocab_size
+        if highest >= known:
+            raise ConfigError(
+                f"encoder model {self.spec.model!r}: its tokenizer gives the token {highest}, the "
+                f"model knows {known} tokens. The tokenizer belongs to another model; copy the "
+                f"whole model again."
+            )
 
     # ------------------------------------------------------------ loading
 

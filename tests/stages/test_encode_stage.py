@@ -451,3 +451,43 @@ def test_a_decoder_is_encoded_and_its_second_run_loads_nothing(
         patch.setattr(TransformersEncoder, "encode", refuse)
         patch.setattr(TransformersEncoder, "prepare", refuse)
         assert (load_file(run(base, "tiny", json=True))["values"] == values).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("text_embedding_3_small", {"workers": 2}, "requests_per_minute for itself"),
+        ("own", {"workers": 2}, "made elsewhere are not encoded"),
+        ("qwen3_8b", {"device": "cpu"}, "CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_options_that_an_engine_does_not_heed_are_refused(
+    tmp_path: Path, name: str, options: dict[str, Any], message: str
+) -> None:
+    base = project(tmp_path)
+    with_vectors(base, ["i000000"], np.ones((1, 3), np.float32))
+    workers = options.pop("workers", 0)
+    with pytest.raises(ConfigError, match=message):
+        encode(Run("encode", base / "params.yaml", **options), "demo", name, workers)
+
+
+def test_more_workers_than_ray_has_room_for_are_refused() -> None:
+    from pipeline.encoders.distributed import _check
+
+    _check(2, 0, {"CPU": 2.0})
+    _check(8, 1, {"CPU": 16.0, "GPU": 8.0})
+    with pytest.raises(ResourceError, match=r"--workers 3: .* 2\.5 CPUs, it has 2\. Set .* to 2"):
+        _check(3, 0, {"CPU": 2.0})
+    with pytest.raises(ResourceError, match=r"--workers 8: .* 16 GPUs, it has 8\. Set .* to 4"):
+        _check(8, 2, {"CPU": 64.0, "GPU": 8.0})
+
+
+def test_the_work_list_of_a_killed_run_is_cleared(tmp_path: Path) -> None:
+    base = project(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    listed = base / "artifacts" / ".tmp" / f"{gone.pid}-batches"
+    listed.mkdir(parents=True)
+    (listed / "00000000.parquet").write_bytes(b"torn")
+    run(base)
+    assert not listed.exists()

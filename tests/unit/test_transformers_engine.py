@@ -649,3 +649,19 @@ def naive_of_llama(copy: Path) -> np.ndarray:
     del settings["auto_map"]
     (copy / "config.json").write_text(json.dumps(settings | {"model_type": "llama"}))
     return naive(copy, -1, "mean")
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Folder) -> None:
+    found = engine(folder("llama"))
+    known = found.files.settings.vocab_size
+    with pytest.raises(ConfigError, match=f"gives the token {known}, the model knows {known}"):
+        found.encode([[1, known]])
+
+
+def test_a_padding_token_that_the_model_does_not_know_is_not_used(folder: Folder) -> None:
+    found = engine(folder("qwen2"))
+    expected = rows(found)
+    other = engine(folder("qwen2"))
+    other.files.tokenizer.add_special_tokens({"pad_token": "<a new one>"})
+    assert other.files.tokenizer.pad_token_id >= other.files.settings.vocab_size
+    np.testing.assert_array_equal(rows(other), expected)
