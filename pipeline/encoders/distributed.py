@@ -85,7 +85,7 @@ def fill(
                 f"): {str(error).splitlines()[0]} Start it, or unset RAY_ADDRESS to work here."
             ) from None
         gpus = getattr(spec, "tensor_parallel", 1) if on_gpu else 0
-        _check(workers, gpus, ray.cluster_resources())
+        _check(workers, gpus, ray.cluster_resources())  # type: ignore[no-untyped-call]
         logging.getLogger("ray").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         # In any order: a row depends on its own batch only.
