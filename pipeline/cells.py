@@ -51,6 +51,12 @@ class Cell:
         return self.backbone != NONE
 
     @property
+    def full_name(self) -> str:
+        """Method, encoder and backbone for people: `spectran (minilm, sasrec)`."""
+        rest = [name for name in (self.encoder, self.backbone) if name != NONE]
+        return f"{self.method} ({', '.join(rest)})" if rest else self.method
+
+    @property
     def command(self) -> str:
         """The command that makes the cell."""
         return f"spectran train {self.dataset} {self.encoder} {self.backbone} {self.method}"

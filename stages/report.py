@@ -32,6 +32,7 @@ FILES = (
 @command(
     "spectran report",
     "spectran report --card minilm --collect office toys",
+    "spectran report --card minilm --collect --add beauty",
     "spectran report --card minilm",
     stage=True,
 )
@@ -45,6 +46,10 @@ def report(
     ] = None,
     collect: Annotated[
         bool, typer.Option("--collect", help="Gather the ranks of DATASETS into the card first.")
+    ] = False,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="With --collect: keep the cells that the card holds already."),
     ] = False,
 ) -> None:
     """Write the report: a self-contained HTML page, results.csv and results.md, and the numbers
@@ -61,8 +66,10 @@ def report(
                 "--collect takes the data sets to gather, and a rebuild takes none. "
                 f"Run: spectran report --card {card} --collect DATASET"
             )
-        _card(run, card, names)
-    elif names or collect:
+        if add and not collect:
+            raise ConfigError("--add says how to gather; it needs --collect and data sets.")
+        _card(run, card, names, add)
+    elif names or collect or add:
         raise ConfigError(
             "data sets are named for a card only; the report shows all of grid.dataset. "
             "Run: spectran report   (or: spectran report --card NAME --collect DATASET)"
@@ -158,7 +165,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
                 ].to_pylist()
                 for seed in cell.seeds(params)
             }
-    topics = protocol(params, dataset)
+    topics = protocol(params, dataset, wanted)
     return Chapter(
         numbers=numbers,
         protocol=line(topics),
@@ -231,15 +238,17 @@ def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, 
         )
 
 
-def _card(run: Run, name: str, datasets: list[str]) -> None:
-    from pipeline.reporting.cards import FOLDER, check_name, collect, rebuild
+def _card(run: Run, name: str, datasets: list[str], add: bool) -> None:
+    from pipeline.reporting.cards import FOLDER, check_name, rebuild
+    from pipeline.reporting.gather import collect
 
     folder = run.target / FOLDER.format(name=check_name(name))
     writes = [folder / name for name in ("card.md", "card.csv", "orderings.csv")]
     if run.plan(reads=[], writes=writes, memory_bytes=3 * 10**8, disk_bytes=10**7):
         return
     if datasets:
-        written = collect(run.root, run.target, name, run.params, datasets, _logs(run), _versions())
+        facts, logs = _versions(), _logs(run)
+        written = collect(run.root, run.target, name, run.params, datasets, logs, facts, add=add)
     else:
         written = rebuild(run.root, run.target, name)
     show = _shown(folder)

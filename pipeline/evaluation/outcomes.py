@@ -166,23 +166,24 @@ def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcom
     found = [load(root, cell, cell.seeds(params), params.evaluate.seen_items) for cell in wanted]
     for other in found:
         refuse_other_users(found[0], other, str(other.cell))
-        refuse_other_training(other, params)
+        refuse_other_training(other.cell, other.provenance["params"], params)
     return found
 
 
-def refuse_other_training(found: Outcomes, params: Params) -> None:
+def refuse_other_training(cell: Cell, made_from: Mapping[str, Any], params: Params) -> None:
     """Raise ArtifactError when a trained cell's ranks come from other values of `train`.
 
     Otherwise the protocol line, written from params.yaml, would describe another training.
+    made_from: params of the ranks.
     """
-    made_with = found.provenance["params"].get("train")
-    if made_with is None or not found.cell.trained:
+    made_with = made_from.get("train")
+    if made_with is None or not cell.trained:
         return
-    now = found.cell.train(params).model_dump(mode="json", exclude={"seeds"})
+    now = cell.train(params).model_dump(mode="json", exclude={"seeds"})
     changed = [key for key in now if made_with.get(key) != now[key]]
     if changed:
         raise ArtifactError(
-            f"ranks/{found.cell} was trained with train.{changed[0]} = "
+            f"ranks/{cell} was trained with train.{changed[0]} = "
             f"{made_with.get(changed[0])}, params.yaml now says {now[changed[0]]}. "
-            f"Run: {found.cell.command}"
+            f"Run: {cell.command}"
         )

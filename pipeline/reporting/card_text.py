@@ -84,6 +84,10 @@ def _chapter(chapter: Chapter) -> list[str]:
         deviation=True,
         extra={name: valid, "minutes": [_minutes(m) for m in taken]},
     )
+    for missing in block.get("missing", []):  # not yet measured, and so not told by `numbers`
+        cell = Cell.parse(missing)
+        rest = ["-"] * (len(table.columns) - 1)
+        lines.append(table_row([escape(cell.full_name), "missing", *rest, "-", "-"]))
     for row in block["reference"]:
         values = [number(row.get(column)) for column in table.columns]
         label = f"{escape(row['name'])} ({escape(row['source'])})"

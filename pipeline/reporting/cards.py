@@ -7,7 +7,7 @@ alone, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,16 @@ import pyarrow as pa
 
 from pipeline import artifacts
 from pipeline.artifacts import Artifact, Table
-from pipeline.cells import Cell, cells
-from pipeline.config import EvaluateConfig, Params
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.cells import Cell
+from pipeline.config import EvaluateConfig
+from pipeline.errors import ConfigError
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.metrics import measure
-from pipeline.evaluation.outcomes import Outcomes, load_grid, rank_of
+from pipeline.evaluation.outcomes import Outcomes, rank_of
 from pipeline.files import TEMPORARY, write_atomic
-from pipeline.params import NAME, read_yaml
+from pipeline.params import NAME
 from pipeline.reporting.card_text import Chapter, card_csv, card_markdown, card_orderings
-from pipeline.reporting.logs import minutes
-from pipeline.reporting.orderings import K, orderings
-from pipeline.reporting.protocol import line, protocol, short
+from pipeline.reporting.orderings import orderings
 from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
 
@@ -55,93 +53,12 @@ RANKS = Table(
 greater and equal are counted with or without seen items, as `evaluate.seen_items` says.
 """
 
-REFERENCE = Path(__file__).parent / "reference.yaml"
-PUBLISHED = f"NDCG@{K}"
-"""Key of the values in it that orderings are compared with."""
-
 
 def check_name(name: str) -> str:
     """Return the name of a card. Raises ConfigError unless it can be a folder."""
     if not NAME.fullmatch(name):
         raise ConfigError(f"--card {name}: a name is small letters, digits and _.")
     return name
-
-
-def collect(
-    root: Path,
-    target: Path,
-    name: str,
-    params: Params,
-    datasets: Sequence[str],
-    logs: Path,
-    recorded: Mapping[str, str],
-) -> list[Path]:
-    """Gather the ranks of all cells of some data sets into a card and write its text.
-
-    root: artifacts read; target: artifacts written; logs: folder of `spectran train` logs.
-    recorded: facts about the machine and the libraries, told by the caller.
-    """
-    check_name(name)
-    references = read_yaml(REFERENCE)
-    controls = [name for name, encoder in params.encoders.items() if encoder.transform is not None]
-    written, blocks = [], {}
-    for dataset in datasets:
-        found = load_grid(root, params, cells(params.grid, dataset))
-        table = pa.concat_tables(
-            _compact(root, cell.cell, seed, params.evaluate.seen_items)
-            for cell in found
-            for seed in cell.seeds
-        )
-        if "test" not in table["split"].unique().to_pylist():
-            raise ArtifactError(f"ranks of {dataset} hold no test users; a card would be empty.")
-        written.append(
-            RANKS.save(target, table, items=found[0].items, params={}, name=name, dataset=dataset)
-        )
-        topics = protocol(params, dataset)
-        blocks[dataset] = {
-            "protocol": line(topics),
-            "protocol_short": short(topics),
-            "reference": references.get(dataset, {}).get("rows", []),
-            "published": references.get(dataset, {}).get(PUBLISHED, {}),
-            "controls": sorted({cell.cell.encoder for cell in found} & set(controls)),
-            "cells": [
-                {
-                    "cell": str(cell.cell),
-                    "seeds": list(cell.seeds),
-                    "minutes": minutes(logs, cell.cell, cell.seeds),
-                    **cell.provenance,
-                }
-                for cell in found
-            ],
-        }
-    content = {
-        "datasets": blocks,
-        "order": list(datasets),
-        "evaluate": params.evaluate.model_dump(),
-        "recorded": dict(recorded),
-    }
-    written.append(artifacts.save_json(PROVENANCE, target, content, name=name))
-    return [*written, *rebuild(target, target, name)]
-
-
-def _compact(root: Path, cell: Cell, seed: int, seen_items: str) -> pa.Table:
-    table, _ = artifacts.RANKS.load(root, **cell.fields, seed=seed)
-    table = table.sort_by([("split", "ascending"), ("user", "ascending")])
-    suffix = "" if seen_items == "candidates" else "_unseen"
-    schema = RANKS.schema
-    assert schema is not None
-    return pa.table(
-        {
-            "cell": pa.array([str(cell)] * len(table), pa.string()),
-            "seed": pa.array(np.full(len(table), seed), pa.uint32()),
-            "split": table["split"],
-            "user": table["user"],
-            "greater": table[f"greater{suffix}"],
-            "equal": table[f"equal{suffix}"],
-            "target_train_count": table["target_train_count"],
-        },
-        schema=schema,
-    )
 
 
 def rebuild(root: Path, target: Path, name: str) -> list[Path]:
@@ -169,18 +86,29 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         raise PROVENANCE.fail(root, {"name": name}, f"lacks {error}.") from None
     chapters = []
     for dataset, block in blocks:
-        outcomes = _outcomes(root, name, dataset, block)
-        metrics, tests = measure(outcomes, config), compare(outcomes, config)
+        table, header = RANKS.load(root, name=name, dataset=dataset)
+        found = outcomes(root, name, dataset, block, table, header)
+        metrics, tests = measure(found, config), compare(found, config)
         numbers = Numbers(dataset, metrics.to_pylist(), tests.to_pylist(), config.alpha)
         # Cards gathered before orderings were compared lack both keys; they show none.
         published, controls = block.get("published", {}), block.get("controls", [])
-        orders = orderings(outcomes, published, controls, config.alpha)
+        orders = orderings(found, published, controls, config.alpha)
         chapters.append(Chapter(numbers, block, orders))
     return facts, chapters
 
 
-def _outcomes(root: Path, name: str, dataset: str, block: Mapping[str, Any]) -> list[Outcomes]:
-    table, header = RANKS.load(root, name=name, dataset=dataset)
+def outcomes(
+    root: Path,
+    name: str,
+    dataset: str,
+    block: Mapping[str, Any],
+    table: pa.Table,
+    header: Mapping[str, Any],
+) -> list[Outcomes]:
+    """Return the ranks of a card's cells of one data set.
+
+    Raises ArtifactError unless all are about the same users.
+    """
     words = {name: np.asarray(table[name].to_pylist(), np.str_) for name in ("cell", "split")}
     columns = {f: table[f].to_numpy() for f in table.column_names if f not in words}
     found: list[Outcomes] = []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import naming
-from pipeline.cells import cells
+from pipeline.cells import Cell
 from pipeline.config import GBCELoss, Loss, Params, SampledSoftmaxLoss, SoftmaxLoss, Split, Strata
 from pipeline.naming import flat
 
@@ -17,8 +17,11 @@ QUICK_LOOK = "a quick look, not a result"
 NEGATIVES_FROM = {"trained": "items with a training event", "catalogue": "the whole catalogue"}
 
 
-def protocol(params: Params, dataset: str) -> dict[str, str]:
-    """Return the protocol of a data set as short phrases by topic, in reading order."""
+def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, str]:
+    """Return the protocol of a data set as short phrases by topic, in reading order.
+
+    shown: the cells whose own values are told.
+    """
     block, train, how = params.dataset(dataset), params.train_for(dataset), params.evaluate
     kept = block.preprocess.keep_last
     lines = {
@@ -40,7 +43,7 @@ def protocol(params: Params, dataset: str) -> dict[str, str]:
         "seeds": ", ".join(str(seed) for seed in train.seeds),
         "loss": f"{loss(train.loss)}; ranked by {train.ranking}",
     }
-    if variants := own_values(params, dataset):
+    if variants := own_values(params, shown):
         lines["variants"] = "; ".join(f"{name} is {text}" for name, text in variants.items())
     changed = flat(block.train)
     if changed:
@@ -66,13 +69,13 @@ def loss(how: Loss) -> str:
     return f"{what}, {how.similarity} / {how.temperature:g}"
 
 
-def own_values(params: Params, dataset: str) -> dict[str, str]:
-    """Return the methods and backbones of a data set's cells that bring values of their own.
+def own_values(params: Params, shown: Sequence[Cell]) -> dict[str, str]:
+    """Return the methods and backbones of cells that bring values of their own.
 
     Name -> `file with key = value, ...`: variants, and blocks that change `train`.
     """
     found: dict[str, str] = {}
-    for cell in cells(params.grid, dataset):
+    for cell in shown:
         for kind, name in (("backbones", cell.backbone), ("methods", cell.method)):
             blocks = getattr(params, kind)
             if changes := naming.changes(kind, name, blocks):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.cells import NONE, Cell
+from pipeline.cells import Cell
 from pipeline.evaluation.metrics import METRICS, SLICES
 
 Row = Mapping[str, Any]
@@ -76,8 +76,7 @@ class Numbers:
         """Return the method, with encoder and backbone where it stands in more than one cell."""
         if sum(other.method == cell.method for other in self.cells) == 1:
             return cell.method
-        rest = [name for name in (cell.encoder, cell.backbone) if name != NONE]
-        return f"{cell.method} ({', '.join(rest)})" if rest else cell.method
+        return cell.full_name
 
     @property
     def ks(self) -> list[int]:

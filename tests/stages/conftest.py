@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts
+from pipeline import artifacts, naming
 from pipeline.cells import cells
 from pipeline.params import load
 from stages.run import Run
@@ -53,6 +53,7 @@ class Measured:
         self.counts = rng.choice([0, 0, 1, 3, 6, 9, 30, 50, 80, 200], size=users)
         self.split = ["valid"] * VALID + ["test"] * TEST
         self.cells = cells(self.params.grid, "demo")
+        self.sequences = "b" * 64
 
     def table(self, method: str, seed: int, users: int = VALID + TEST) -> pa.Table:
         """Ranks of one seed; a user's luck is shared by all methods."""
@@ -87,14 +88,19 @@ class Measured:
         made = {
             "cell": cell.fields,
             "train": train if cell.trained else None,
-            "method": {**self.params.methods.get(cell.method, {}), "note": MARKUP},
-            "backbone": {},
+            "inputs": {"sequences": self.sequences},
+            "method": self._settings("methods", cell.method),
+            "backbone": self._settings("backbones", cell.backbone),
             "seed": seed,
+            "note": MARKUP,
         }
         table = self.table(cell.method, seed) if table is None else table
         return artifacts.RANKS.save(
             self.root, table, items=items, params=made, **cell.fields, seed=seed
         )
+
+    def _settings(self, kind: str, name: str) -> dict[str, Any]:
+        return naming.settings(kind, name, getattr(self.params, kind)).model_dump(mode="json")
 
     def save_all(self) -> None:
         """Write ranks, curves, logs and statistics of the whole grid."""

@@ -112,15 +112,15 @@ def test_unseen_targets_come_with_their_interval() -> None:
 
 def test_only_smaller_training_is_called_a_quick_look() -> None:
     params = load(Path("params.yaml"))
-    assert is_quick(params, "demo") and "a quick look" in protocol(params, "demo")["overrides"]
+    assert is_quick(params, "demo") and "a quick look" in protocol(params, "demo", [])["overrides"]
     longer = {"max_epochs": 300, "learning_rate": 1.0e-4}
     block = params.datasets["demo"].model_copy(update={"train": longer})
     params = params.model_copy(update={"datasets": {**params.datasets, "demo": block}})
     assert not is_quick(params, "demo")
-    assert "a quick look" not in protocol(params, "demo")["overrides"]
+    assert "a quick look" not in protocol(params, "demo", [])["overrides"]
 
 
 def test_the_protocol_gives_the_bounds_of_the_strata() -> None:
-    assert protocol(load(Path("params.yaml")), "demo")["strata"] == (
+    assert protocol(load(Path("params.yaml")), "demo", [])["strata"] == (
         "warm more than 50 training events, median 7 to 50, cold 1 to 6, unseen none"
     )

@@ -14,8 +14,8 @@ from pipeline.evaluation.comparisons import Paired
 from pipeline.evaluation.outcomes import Outcomes
 from pipeline.naming import names
 from pipeline.params import load, read_yaml
-from pipeline.reporting.cards import PUBLISHED, REFERENCE
 from pipeline.reporting.exports import table_csv
+from pipeline.reporting.gather import PUBLISHED, REFERENCE
 from pipeline.reporting.orderings import (
     COLUMNS,
     Pair,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import naming
+from pipeline.cells import cells
 from pipeline.config import Params
 from pipeline.errors import ConfigError
 from pipeline.methods import spectran
@@ -65,7 +66,8 @@ def test_a_method_replaces_values_of_train_and_the_command_line_wins(tmp_path: P
 
 
 def test_the_protocol_line_names_what_a_variant_changes(tmp_path: Path) -> None:
-    assert own_values(with_methods(tmp_path), "demo") == {
+    params = with_methods(tmp_path)
+    assert own_values(params, cells(params.grid, "demo")) == {
         "spectran_small": "spectran with query_width = 8, train.dropout = 0.2, "
         "train.loss.temperature = 0.1"
     }
