@@ -42,22 +42,35 @@ class MethodConfig(BaseModel):
     )
 
 
+class Rates(NamedTuple):
+    """How a parameter is optimised; None: as `train` says."""
+
+    weight_decay: float | None = None
+    learning_rate: float | None = None
+
+
 class Adapter(nn.Module):
     """Item ids to item vectors; owns whatever it trains."""
 
     width: int
+    selective: ClassVar[bool] = False
+    """Whether `rows_of` costs less than `table`."""
 
     @abstractmethod
     def table(self) -> Tensor:
         """Return [N+1, D]; row 0 is zero."""
 
+    def rows_of(self, items: Tensor) -> Tensor:
+        """Return the rows [M, D] of the table for items [M]."""
+        return F.embedding(items, self.table())
+
     def semantic(self) -> Tensor | None:
         """Return what the text alone gives, [N+1, D'], before ID vectors join it; None: no text."""
         return None
 
-    def undecayed(self) -> set[str]:
-        """Return names of own parameters that weight decay must leave alone."""
-        return set()
+    def rates(self) -> Mapping[str, Rates]:
+        """Return own parameters (by name) that are trained at other rates than `train` says."""
+        return {}
 
     def after_step(self) -> None:
         """Restore constraints after an optimiser step."""
@@ -145,9 +158,18 @@ class SeqModel(nn.Module):
         """Whether any backbone reads times."""
         return any(_backbone(b).reads_times for b in self.backbones.values())
 
-    def tables(self) -> Views:
-        """Return every view's item table; computed once per step or evaluation."""
-        return {name: _adapter(a).table() for name, a in self.adapters.items()}
+    @property
+    def item_tables(self) -> list[Adapter]:
+        """Adapters of the views."""
+        return [_adapter(module) for module in self.adapters.values()]
+
+    def tables(self, items: Tensor | None = None) -> Views:
+        """Return every view's item table; computed once per step or evaluation.
+
+        items: [M], whose rows to return instead of all, [M, D_v].
+        """
+        found = zip(self.adapters, self.item_tables, strict=True)
+        return {name: a.table() if items is None else a.rows_of(items) for name, a in found}
 
     def states(self, history: History, tables: Views) -> Views:
         """Return every view's states [B, L, D_v]."""
@@ -197,6 +219,8 @@ class Objective(nn.Module):
 
     stackable: ClassVar[bool] = True
     """Whether several seeds may train in one batched pass, see `training.stacked.stackable`."""
+    reads_batch_only: ClassVar[bool] = False
+    """Whether it needs no rows of the tables but those of the batch's items, and no item ids."""
 
     @abstractmethod
     def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:

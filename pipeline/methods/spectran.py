@@ -31,6 +31,7 @@ from pipeline.model import (
     Method,
     MethodConfig,
     Parts,
+    Rates,
     normal_table,
     single,
     with_padding,
@@ -71,10 +72,16 @@ class Config(MethodConfig):
     """Share of the width that carries ID vectors under concat and nullspace."""
     id_dropout: float = Field(ge=0, lt=1)
     """Share of the items whose ID vector is zero in a training step, so that the text must do."""
+    id_weight_decay: float | None = Field(ge=0)
+    """Of the ID vectors alone; null: train.weight_decay."""
+    id_learning_rate: float | None = Field(gt=0)
+    """Of the ID vectors alone; null: train.learning_rate."""
 
 
 class SpectralAttention(Adapter):
     """The table E of the module docstring."""
+
+    selective = True
 
     def __init__(self, spectrum: Spectrum, width: int, id_std: float, config: Config) -> None:
         super().__init__()
@@ -141,22 +148,30 @@ class SpectralAttention(Adapter):
             case "none":
                 return torch.zeros_like(self.principal)
 
-    def text(self) -> Tensor:
-        """Return the semantic part U (A + P)^T, [N+1, D], row 0 zero."""
+    def text(self, items: Tensor | None = None) -> Tensor:
+        """Return the semantic part U (A + P)^T, [N+1, D], row 0 zero; of items [M]: [M, D]."""
         attention, weights = self.attention(), self.weights()
+        u = self.u if attention is not None else self.u[:, : len(weights)]
+        if items is not None:
+            u = F.embedding(items, u)
         if attention is None:  # only the principal components are weighted
-            part = self.u[:, : len(weights)] * weights
-            return F.pad(part, (0, self.text_width - len(weights)))
+            return F.pad(u * weights, (0, self.text_width - len(weights)))
         diagonal = torch.diag(weights)
-        rest = (0, self.u.shape[1] - len(diagonal), 0, self.text_width - len(diagonal))
-        return self.u @ (attention + F.pad(diagonal, rest)).T
+        rest = (0, u.shape[1] - len(diagonal), 0, self.text_width - len(diagonal))
+        return u @ (attention + F.pad(diagonal, rest)).T
 
     def table(self) -> Tensor:
         """Return [N+1, D]."""
-        text = self.text()
+        return self._joined(self.text(), None)
+
+    def rows_of(self, items: Tensor) -> Tensor:
+        """Return the rows of items [M] alone: the product costs M R D instead of N R D."""
+        return self._joined(self.text(items), items)
+
+    def _joined(self, text: Tensor, items: Tensor | None) -> Tensor:
         if self.config.fusion == "none":
             return text
-        ids: Tensor = self.id
+        ids: Tensor = self.id if items is None else F.embedding(items, self.id)
         if self.training and self.config.id_dropout:
             level = drawn(Draw("uniform", (len(ids), 1)), ids.device)
             ids = ids * (level >= self.config.id_dropout)
@@ -168,9 +183,10 @@ class SpectralAttention(Adapter):
         """Return the semantic part, [N+1, D']."""
         return self.text()
 
-    def undecayed(self) -> set[str]:
-        """Return the few scalars whose size carries meaning."""
-        return {"shrink", "position"}
+    def rates(self) -> dict[str, Rates]:
+        """Return no decay for the few scalars whose size carries meaning, and the ID part's own."""
+        found = dict.fromkeys(("shrink", "position"), Rates(weight_decay=0.0))
+        return found | {"id": Rates(self.config.id_weight_decay, self.config.id_learning_rate)}
 
     def after_step(self) -> None:
         """Keep lambda at or above zero: a negative one would inflate small scores."""

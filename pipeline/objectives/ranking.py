@@ -74,6 +74,8 @@ class InfoNCE(Objective):
     with a training event unless `negatives_from` says otherwise.
     """
 
+    reads_batch_only = True
+
     def __init__(self, similarity: Similarity, temperature: float) -> None:
         super().__init__()
         self.scores = SampledScores(similarity, temperature)
@@ -133,6 +135,8 @@ class BCE(Objective):
     user has not seen.
     """
 
+    reads_batch_only = True
+
     def __init__(self, similarity: Similarity, temperature: float) -> None:
         super().__init__()
         self.scores = SampledScores(similarity, temperature)
@@ -159,6 +163,8 @@ class GBCE(Objective):
     reference draws them for every position, and keeps those that equal the target); alpha at most
     1.
     """
+
+    reads_batch_only = True
 
     def __init__(
         self,

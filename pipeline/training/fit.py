@@ -22,6 +22,7 @@ from pipeline.heap import keep_freed_memory
 from pipeline.model import Method, Phase, SeqModel
 from pipeline.randomness import derive, generator
 from pipeline.training.parameters import belongs, modules_of
+from pipeline.training.selection import select, selects
 from pipeline.training.steps import adam, adapters, loss_of, measured, refuse_infinite, thaw
 from pipeline.values import Sequences
 
@@ -157,6 +158,7 @@ class Setting:
     pool: Pool
     questions: list[Question]
     """Of the validation users, on the device."""
+    num_items: int
 
     @classmethod
     def of(cls, method: Method, data: Sequences, config: TrainConfig, device: str) -> Setting:
@@ -170,7 +172,7 @@ class Setting:
         _check(cut, valid, data)
         pool = Pool.of(config.loss, data.train_counts())
         asked = list(questions(valid, length, data.num_items, device))
-        return cls(config, device, cut, pool, asked)
+        return cls(config, device, cut, pool, asked, data.num_items)
 
     def batches(self, model: SeqModel, seed: int, phase: str, number: int) -> Iterator[Batch]:
         """Yield the steps of one epoch of one seed, on the CPU."""
@@ -220,6 +222,7 @@ class _Trainer:
         self.config, self.device = self.setting.config, self.setting.device
         self.free = thaw(self.modules, self.phase)
         self.optimizer = adam(self.free, self.modules, self.config)
+        self.selects = selects(self.method.model, self.phase, self.config, self.setting.num_items)
 
     def run(
         self, progress: Progress, checkpoint: Checkpoint, log: Log, advance: Callable[[int], None]
@@ -264,7 +267,9 @@ class _Trainer:
             torch.manual_seed(derive(self.seed, "dropout", self.phase.name, number))
             for batch in self.setting.batches(model, self.seed, self.phase.name, number):
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = loss_of(model, self.phase, batch.to(self.device))
+                items, batch = select(batch) if self.selects else (None, batch)
+                items = None if items is None else items.to(self.device)
+                loss = loss_of(model, self.phase, batch.to(self.device), items)
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
                 for table in tables:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.config import TrainConfig
 from pipeline.data.batches import Batch
 from pipeline.errors import DivergedError
-from pipeline.model import Adapter, Phase, SeqModel
+from pipeline.model import Adapter, Phase, Rates, SeqModel
 from pipeline.training.parameters import trains
 
 LOSS = "train/loss"
@@ -32,19 +32,27 @@ def thaw(modules: nn.ModuleDict, phase: Phase) -> dict[str, nn.Parameter]:
 def adam(
     free: Mapping[str, Tensor], modules: nn.ModuleDict, config: TrainConfig
 ) -> torch.optim.Adam:
-    """Return the optimiser of these parameters; modules: say which of them do not decay."""
-    undecayed = {
-        f"{path}.{own}"
+    """Return the optimiser of these parameters; modules: say which of them have own rates."""
+    own = {
+        f"{path}.{name}": rates
         for path, module in modules.named_modules()
         if isinstance(module, Adapter)
-        for own in module.undecayed()
+        for name, rates in module.rates().items()
     }
-    groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in free.items() if n not in undecayed]},
-        {"params": [p for n, p in free.items() if n in undecayed], "weight_decay": 0.0},
-    ]
+    groups: dict[Rates, list[Tensor]] = {}
+    for name, parameter in free.items():
+        groups.setdefault(own.get(name, Rates()), []).append(parameter)
+
+    def group(rates: Rates, parameters: list[Tensor]) -> dict[str, Any]:
+        found: dict[str, Any] = {"params": parameters}
+        if rates.weight_decay is not None:
+            found["weight_decay"] = rates.weight_decay
+        if rates.learning_rate is not None:
+            found["lr"] = rates.learning_rate
+        return found
+
     return torch.optim.Adam(
-        groups,
+        [group(rates, parameters) for rates, parameters in groups.items()],
         lr=config.learning_rate,
         betas=config.adam_betas,
         eps=config.adam_eps,
@@ -58,9 +66,12 @@ def adapters(model: SeqModel) -> list[Adapter]:
     return [module for module in model.modules() if isinstance(module, Adapter)]
 
 
-def loss_of(model: SeqModel, phase: Phase, batch: Batch) -> Tensor:
-    """Return the scalar that a step of this phase lowers."""
-    tables = model.tables()
+def loss_of(model: SeqModel, phase: Phase, batch: Batch, items: Tensor | None = None) -> Tensor:
+    """Return the scalar that a step of this phase lowers.
+
+    items: [M], if the batch holds places among them instead of item ids.
+    """
+    tables = model.tables(items)
     states = model.states(batch.history, tables)
     loss = batch.targets.new_zeros((), dtype=torch.get_default_dtype())
     for weight, objective in phase.objectives.values():

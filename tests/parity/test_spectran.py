@@ -12,6 +12,7 @@ import torch
 from pipeline.backbones import sasrec
 from pipeline.methods import svd
 from pipeline.methods.spectran import Config, SpectralAttention
+from pipeline.training.steps import adam
 from pipeline.values import Spectrum
 from tests import plain
 
@@ -199,6 +200,34 @@ def test_fusions_place_ids_and_text() -> None:
     assert torch.allclose(null.table()[:, 3:], null.text()[:, 3:] + null.id)
     alone = adapter(width=6, fusion="none")
     assert torch.equal(alone.table(), alone.text()) and not hasattr(alone, "id")
+
+
+@pytest.mark.parametrize("fusion", ["add", "concat", "nullspace", "none"])
+@pytest.mark.parametrize("attention", ["softshrink", "softmax", "none"])
+def test_rows_are_those_of_the_table(fusion: str, attention: str) -> None:
+    made = adapter(width=6, fusion=fusion, attention=attention)
+    items = torch.tensor([0, 3, 1, 3])
+    assert torch.allclose(made.rows_of(items), made.table()[items], atol=1e-6)
+
+
+def test_own_rates_of_the_id_part_reach_the_optimiser(params: Any) -> None:
+    made = adapter(id_weight_decay=0.5, id_learning_rate=0.25)
+    modules = torch.nn.ModuleDict({"item": made})
+    free = dict(modules.named_parameters())
+    train = params.train.model_copy(update={"weight_decay": 0.125, "learning_rate": 0.5})
+    found = {
+        name: (group["weight_decay"], group["lr"])
+        for group in adam(free, modules, train).param_groups
+        for parameter in group["params"]
+        for name in [next(n for n, p in free.items() if p is parameter)]
+    }
+    assert found == {
+        "item.id": (0.5, 0.25),
+        "item.query": (0.125, 0.5),
+        "item.key": (0.125, 0.5),
+        "item.shrink": (0.0, 0.5),
+        "item.position": (0.0, 0.5),
+    }
 
 
 def test_id_dropout_hides_whole_vectors_in_training_only() -> None:

@@ -49,7 +49,7 @@ def method(
         lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     settings = naming.settings("methods", name, params.methods)
-    build = naming.module("methods", name).build
+    build = naming.module("methods", naming.file_of("methods", name, params.methods)).build
     made = initialised(lambda: build(settings, inputs, parts), seed)
     assert isinstance(made, Method)
     return made
