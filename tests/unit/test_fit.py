@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,47 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline import config, naming
+from pipeline import config
 from pipeline.adapters import IdTable
-from pipeline.backbones import bert4rec, sasrec
 from pipeline.data.batches import Batch
 from pipeline.errors import DataError
-from pipeline.model import Backbone, Method, Objective, Parts, Phase, SeqModel, Views, single
+from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Progress, fit, initialised
-
-
-def causal(width: int, dropout: float) -> Backbone:
-    sizes = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
-    return sasrec.build(sizes, width, dropout)
-
-
-def cloze(width: int, dropout: float) -> Backbone:
-    sizes = bert4rec.Config(
-        history=5, blocks=1, heads=1, inner=4, rho=0.4, last_only=0.1, init_std=0.02, norm_eps=1e-12
-    )
-    return bert4rec.build(sizes, width, dropout)
-
-
-def method(
-    params: config.Params,
-    inputs: Any,
-    seed: int = 0,
-    dropout: float = 0.2,
-    name: str = "spectran",
-    backbone: Callable[[int, float], Backbone] = causal,
-) -> Method:
-    train = params.train
-    parts = Parts(
-        train,
-        lambda width: backbone(width, dropout),
-        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
-    )
-    settings = naming.settings("methods", name, params.methods)
-    build = naming.module("methods", naming.file_of("methods", name, params.methods)).build
-    made = initialised(lambda: build(settings, inputs, parts), seed)
-    assert isinstance(made, Method)
-    return made
+from tests import composed
+from tests.composed import method
 
 
 class Killed(Exception):
@@ -79,12 +46,12 @@ class Dies(Checkpoint):
 @pytest.mark.parametrize(
     ("name", "backbone"),
     [
-        *((name, causal) for name in ("spectran", "unisrec", "rlmrec", "llm_esr")),
-        ("spectran", cloze),
+        *((name, "sasrec") for name in ("spectran", "unisrec", "rlmrec", "llm_esr")),
+        ("spectran", "bert4rec"),
     ],
 )
 def test_resumed_run_equals_an_uninterrupted_one(
-    name: str, backbone: Callable[[int, float], Backbone], params: config.Params, inputs: Any
+    name: str, backbone: str, params: config.Params, inputs: Any
 ) -> None:
     """Noise in the table, a loss with parameters of its own, a shared backbone, masks."""
 
@@ -135,7 +102,7 @@ def test_later_phase_starts_from_the_best_state_and_freezes(
     train = params.train
     parts = Parts(
         train,
-        lambda width: causal(width, 0.0),
+        lambda width: composed.BACKBONES["sasrec"](width, 0.0),
         lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
     )
     made = initialised(lambda: single(IdTable(len(inputs.catalog), 8, 0.02), parts), 0)

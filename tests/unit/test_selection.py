@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from pipeline import config
-from pipeline.config import InfoNCELoss, SoftmaxLoss
+from pipeline.config import InfoNCELoss
 from pipeline.model import Method
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training import selection
 from pipeline.training.fit import Setting, fit
 from pipeline.training.selection import select, selects
 from pipeline.training.steps import loss_of
-from tests.unit.test_fit import causal, cloze, method
+from tests import composed
+from tests.composed import method
 
 
 def batches(made: Method, params: config.Params, inputs: Any) -> list[Any]:
@@ -23,8 +24,8 @@ def batches(made: Method, params: config.Params, inputs: Any) -> list[Any]:
     return list(setting.batches(made.model, 0, "fit", 1))
 
 
-@pytest.mark.parametrize("backbone", [causal, cloze])
-def test_places_lead_back_to_the_items(backbone: Any, params: config.Params, inputs: Any) -> None:
+@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
+def test_places_lead_back_to_the_items(backbone: str, params: config.Params, inputs: Any) -> None:
     made = method(params, inputs, backbone=backbone)
     for batch in batches(made, params, inputs):
         items, placed = select(batch)
@@ -36,20 +37,15 @@ def test_places_lead_back_to_the_items(backbone: Any, params: config.Params, inp
         assert torch.equal(placed.history.real, batch.history.real)
 
 
-@pytest.mark.parametrize("backbone", [causal, cloze])
+@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
 @pytest.mark.parametrize("name", ["spectran", "spectran_no_attention", "spectran_concat"])
 @pytest.mark.parametrize("loss", ["infonce", "bce", "gbce"])
 def test_loss_and_gradients_are_those_of_the_whole_table(
-    name: str, loss: str, backbone: Any, params: config.Params, inputs: Any
+    name: str, loss: str, backbone: str, params: config.Params, inputs: Any
 ) -> None:
     made = method(params, inputs, name=name, backbone=backbone, dropout=0.0)
     made.model.double()
-    values = params.train.loss.model_dump() | {"name": loss}
-    if loss == "gbce":
-        values["calibration"] = 0.75
-    block = params.train.model_dump() | {"loss": values}
-    settings = config.TrainConfig.model_validate(block)
-    objective = ranking_loss(settings.loss, inputs.sequences.train_counts())
+    objective = ranking_loss(composed.loss(loss), inputs.sequences.train_counts())
     phase = type(made.phases[0])(name="fit", objectives={"ranking": (1.0, objective)})
     batch = batches(made, params, inputs)[0]
     found = []
@@ -90,10 +86,7 @@ def test_only_small_batches_of_large_catalogues_select(params: config.Params, in
 def test_parts_that_need_all_items_do_not_select(params: config.Params, inputs: Any) -> None:
     ids = method(params, inputs, name="id")
     assert not selects(ids.model, ids.phases[0], params.train, 10**9), "nothing to gain"
-    loss = SoftmaxLoss(name="softmax", similarity="cosine", temperature=0.1)
-    whole = config.TrainConfig.model_validate(
-        params.train.model_dump() | {"loss": loss.model_dump()}
-    )
+    whole = params.train.model_copy(update={"loss": composed.loss("softmax")})
     objective = ranking_loss(whole.loss, inputs.sequences.train_counts())
     made = method(params, inputs)
     phase = type(made.phases[0])(name="fit", objectives={"ranking": (1.0, objective)})

@@ -7,87 +7,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from pipeline import config, naming
-from pipeline.backbones import bert4rec, hstu, sasrec
-from pipeline.config import Loss
 from pipeline.data.batches import Batch, held_out
 from pipeline.draws import Draw, draw, drawn
 from pipeline.errors import DataError, DivergedError
 from pipeline.evaluation.ranks import rank
-from pipeline.model import Backbone, Method, Objective, Parts, Phase, SeqModel, Views
-from pipeline.objectives.ranking import ranking_loss
+from pipeline.model import Method, Objective, Phase, SeqModel, Views
 from pipeline.packing import Packing, fixed_shapes
-from pipeline.training.fit import Checkpoint, Fitted, Progress, fit, initialised
+from pipeline.training.fit import Checkpoint, Fitted, Progress, fit
 from pipeline.training.parameters import modules_of
 from pipeline.training.stacked import fit_together, stackable
+from tests import composed
 
 SEEDS = (3, 4, 5)
-DROPOUT = 0.2
-
-BACKBONES: dict[str, Callable[[int, float], Backbone]] = {
-    "sasrec": lambda width, dropout: sasrec.build(
-        sasrec.Config(history=5, blocks=2, heads=2, init_std=0.02, norm_eps=1e-8), width, dropout
-    ),
-    "bert4rec": lambda width, dropout: bert4rec.build(
-        bert4rec.Config(
-            history=5,
-            blocks=1,
-            heads=2,
-            inner=4,
-            rho=0.4,
-            last_only=0.1,
-            init_std=0.02,
-            norm_eps=1e-12,
-        ),
-        width,
-        dropout,
-    ),
-    **{
-        name: lambda width, dropout, times=times: hstu.build(  # type: ignore[misc]
-            hstu.Config(
-                history=5,
-                blocks=1,
-                heads=2,
-                attention_width=4,
-                linear_width=4,
-                time_bias=times,
-                time_buckets=8,
-                time_scale=1.0,
-                scale_input=True,
-                init_std=0.02,
-                position_gain=1.0,
-                output_gain=1.0,
-                norm_eps=1e-6,
-            ),
-            width,
-            dropout,
-        )
-        for name, times in (("hstu", False), ("hstu_times", True))
-    },
-}
-
-SAMPLED = {"negatives": 6, "negatives_from": "trained", "similarity": "dot", "temperature": 1.0}
-LOSSES: dict[str, dict[str, Any]] = {
-    "infonce": {**SAMPLED, "similarity": "cosine", "temperature": 0.07},
-    "softmax": {"similarity": "cosine", "temperature": 0.07},
-    "sampled_softmax": {**SAMPLED, "sampling_power": 0.5},
-    "bce": SAMPLED,
-    "gbce": {**SAMPLED, "calibration": 0.75},
-}
 
 
 def trained(params: config.Params, **changes: Any) -> config.TrainConfig:
-    loss = changes.pop("loss", "infonce")
-    changes["loss"] = TypeAdapter(Loss).validate_python({"name": loss, **LOSSES[loss]})
+    changes["loss"] = composed.loss(changes.pop("loss", "infonce"))
     return params.train.model_copy(update={"weight_decay": 0.01, **changes})
 
 
@@ -99,16 +42,7 @@ def method(
     name: str = "spectran",
     backbone: str = "sasrec",
 ) -> Method:
-    parts = Parts(
-        train,
-        lambda width: BACKBONES[backbone](width, DROPOUT),
-        lambda: ranking_loss(train.loss, inputs.sequences.train_counts()),
-    )
-    settings = naming.settings("methods", name, params.methods)
-    build = naming.module("methods", naming.file_of("methods", name, params.methods)).build
-    made = initialised(lambda: build(settings, inputs, parts), seed)
-    assert isinstance(made, Method)
-    return exact(made)
+    return exact(composed.method(params, inputs, seed, name, backbone, train=train))
 
 
 def exact(made: Method) -> Method:
@@ -169,7 +103,7 @@ CASES = [
     *((name, "sasrec", "infonce") for name in FILES),
     ("spectran_id_dropout", "sasrec", "infonce"),  # draws of its own
     ("morec_deep", "sasrec", "infonce"),  # dropout of the table
-    *(("id", "sasrec", loss) for loss in LOSSES if loss != "infonce"),
+    *(("id", "sasrec", loss) for loss in composed.LOSSES if loss != "infonce"),
     ("id", "bert4rec", "softmax"),
     ("llm_esr", "bert4rec", "infonce"),
     ("spectran", "hstu", "bce"),
