@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -104,6 +107,21 @@ def inputs() -> TinyInputs:
 
     torch.set_num_threads(1)
     return TinyInputs()
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[None]:
+    """Any connection fails the test."""
+    patch = pytest.MonkeyPatch()
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a model on this disk must not need the network")
+
+    patch.setattr(socket.socket, "connect", refuse)
+    patch.setattr(socket, "getaddrinfo", refuse)
+    patch.delenv("HF_HUB_OFFLINE", raising=False)
+    yield
+    patch.undo()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +48,6 @@ def engine(base: Path = Path(), **changes: Any) -> SbertEncoder:
     found = open_encoder(spec(**changes), base, "cpu", threads=1)
     assert isinstance(found, SbertEncoder)
     return found
-
-
-@pytest.fixture(scope="module")
-def offline() -> Iterator[None]:
-    """Any connection fails the test."""
-    patch = pytest.MonkeyPatch()
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("a model on this disk must not need the network")
-
-    patch.setattr(socket.socket, "connect", refuse)
-    patch.setattr(socket, "getaddrinfo", refuse)
-    patch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,7 @@ TEXTS = [
 Folder = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def offline() -> Iterator[None]:
-    """Any connection fails the test."""
-    patch = pytest.MonkeyPatch()
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("a model on this disk must not need the network")
-
-    patch.setattr(socket.socket, "connect", refuse)
-    patch.setattr(socket, "getaddrinfo", refuse)
-    patch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture(scope="module")
