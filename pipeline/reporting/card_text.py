@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cells import Cell
+from pipeline.reporting.card_analyses import CSV_COLUMNS, analyses_markdown, analyses_rows
 from pipeline.reporting.exports import (
     escape,
     legend,
@@ -46,6 +47,12 @@ def card_orderings(chapters: Sequence[Chapter]) -> str:
     """Return every pair of methods that the paper orders."""
     rows = [row for c in chapters for row in ordering_rows(c.numbers.dataset, c.orderings)]
     return table_csv(rows, COLUMNS)
+
+
+def card_analyses(chapters: Sequence[Chapter]) -> str:
+    """Return what was measured on the models."""
+    rows = [dict.fromkeys(CSV_COLUMNS) | row for c in chapters for row in analyses_rows(c.block)]
+    return table_csv(rows, CSV_COLUMNS)
 
 
 def card_markdown(name: str, facts: Mapping[str, Any], chapters: Sequence[Chapter]) -> str:
@@ -101,6 +108,7 @@ def _chapter(chapter: Chapter) -> list[str]:
     lines += _tests(numbers)
     lines += ["", "p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
+    lines += analyses_markdown(numbers, block, protocol)
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]
     for entry in block["cells"]:
         hashes = ", ".join(value[:12] for value in entry["ranks_sha256"].values())

@@ -1,8 +1,8 @@
 """Result cards: measured tables kept in the repository with the ranks they are computed from.
 
 A card folder holds the per-user ranks of the held-out targets (`ranks-DATASET.parquet`) and what
-made them (`provenance.json`). `card.md`, `card.csv` and `orderings.csv` follow from these two
-alone, byte for byte.
+made them (`provenance.json`). `card.md` and the CSV files follow from these two alone, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -24,12 +24,20 @@ from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.outcomes import Outcomes, rank_of
 from pipeline.files import TEMPORARY, write_atomic
 from pipeline.params import NAME
-from pipeline.reporting.card_text import Chapter, card_csv, card_markdown, card_orderings
+from pipeline.reporting.card_text import (
+    Chapter,
+    card_analyses,
+    card_csv,
+    card_markdown,
+    card_orderings,
+)
 from pipeline.reporting.orderings import orderings
 from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
 
 FOLDER = "report/cards/{name}"
+TEXTS = ("card.md", "card.csv", "orderings.csv", "analyses.csv")
+"""What follows from the rest of the folder."""
 COLLECT = "spectran report --card {name} --collect DATASET"
 PROVENANCE = Artifact("card", f"{FOLDER}/provenance.json", COLLECT)
 RANKS = Table(
@@ -65,15 +73,15 @@ def rebuild(root: Path, target: Path, name: str) -> list[Path]:
     """Write the card's texts from its own ranks and provenance; return their paths."""
     facts, chapters = read(root, name)
     folder = target / FOLDER.format(name=check_name(name))
-    written = []
-    for file, text in (
-        ("card.md", card_markdown(name, facts, chapters)),
-        ("card.csv", card_csv(chapters)),
-        ("orderings.csv", card_orderings(chapters)),
-    ):
+    texts = (
+        card_markdown(name, facts, chapters),
+        card_csv(chapters),
+        card_orderings(chapters),
+        card_analyses(chapters),
+    )
+    for file, text in zip(TEXTS, texts, strict=True):
         write_atomic(folder / file, text.encode(), target / TEMPORARY)
-        written.append(folder / file)
-    return written
+    return [folder / file for file in TEXTS]
 
 
 def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:

@@ -17,6 +17,7 @@ from pipeline.config import Params
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.outcomes import Outcomes, load_grid, refuse_other_training
 from pipeline.params import read_yaml
+from pipeline.reporting.card_analyses import KEY, gather
 from pipeline.reporting.cards import PROVENANCE, RANKS, check_name, outcomes, rebuild
 from pipeline.reporting.logs import minutes
 from pipeline.reporting.orderings import K
@@ -62,7 +63,7 @@ def collect(
         for dataset in datasets
     }
     blocks = {
-        dataset: _block(params, dataset, found, logs, old["datasets"].get(dataset))
+        dataset: _block(root, params, dataset, found, logs, old["datasets"].get(dataset))
         for dataset, found in gathered.items()
     }
     for dataset, found in gathered.items():
@@ -168,6 +169,7 @@ def _refuse_unlike(entry: Mapping[str, Any], fresh: Outcomes, params: Params) ->
 
 
 def _block(
+    root: Path,
     params: Params,
     dataset: str,
     gathered: _Gathered,
@@ -175,11 +177,13 @@ def _block(
     old: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what provenance.json holds of one data set; cells in the order of the grid."""
+    monitor = f"valid/ndcg@{params.train_for(dataset).monitor_k}"
     entries = [*gathered.kept] + [
         {
             "cell": str(cell.cell),
             "seeds": list(cell.seeds),
             "minutes": minutes(logs, cell.cell, cell.seeds),
+            KEY: gather(root, logs, cell.cell, cell.seeds, monitor),
             **cell.provenance,
         }
         for cell in gathered.found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,13 +13,12 @@ import pytest
 from pipeline import artifacts
 from pipeline.cells import Cell
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.reporting.cards import RANKS
+from pipeline.reporting.cards import RANKS, TEXTS
 from pipeline.reporting.logs import minutes, times
 from stages.report import report
 
 CARDS = Path("artifacts/report/cards")
 COMMITTED = sorted(path.parent.name for path in CARDS.glob("*/provenance.json"))
-TEXTS = ("card.md", "card.csv", "orderings.csv")
 
 
 @pytest.fixture
@@ -139,6 +139,44 @@ def forget(measured, *cells):
 
 def gather(measured, *, add=True):
     report(measured.run("report", quiet=True), ["demo"], "tiny", True, add)
+
+
+def test_a_card_keeps_what_was_measured_on_the_models(card):
+    text = (card / "card.md").read_text()
+    section = text.split("### Models")[1].split("### Cells")[0]
+    row = next(line for line in section.splitlines() if line.startswith("| spectran"))
+    # made up: 87,717 + 6,560 parameters, 90 s of 12 epochs, ranks of 30 and 15 over seeds 0 and 1
+    assert "| text part |" in row and "| 15.5 | 30.5 |" in row
+    assert row.endswith("| 30.5 | 170 | - | - | - | 94,277 | 7.5 |")
+    assert "popularity" not in section and "| id | whole vectors |" in section
+    rows = list(csv.DictReader((card / "analyses.csv").read_text().splitlines()))
+    own = {(r["quantity"], r["state"]): r["value"] for r in rows if r["method"] == "spectran"}
+    assert own["effective_rank", "trained"] == "30.5"
+    assert own["parameters", ""] == "94277"
+    assert own["position_1", "trained"] == "1"  # 0.5 and 1.5
+
+
+def test_a_card_without_models_and_curves_says_nothing_of_them(measured):
+    for name in ("curves", "collapse", "sizes"):
+        shutil.rmtree(measured.root / name)
+    shutil.rmtree(measured.base / "logs")
+    gather(measured, add=False)
+    folder = measured.root / "report/cards/tiny"
+    assert "### Models" not in (folder / "card.md").read_text()
+    assert len((folder / "analyses.csv").read_text().splitlines()) == 1
+
+
+def test_collapse_of_other_seeds_is_left_out(measured):
+    path = artifacts.COLLAPSE.path(measured.root, dataset="demo")
+    table, header = artifacts.COLLAPSE.load(measured.root, dataset="demo")
+    fewer = table.filter(pc.equal(table["seed"], 0))
+    path.unlink()
+    artifacts.COLLAPSE.save(
+        measured.root, fewer, items=header["items"], params=header["params"], dataset="demo"
+    )
+    gather(measured, add=False)
+    rows = (measured.root / "report/cards/tiny/analyses.csv").read_text()
+    assert "effective_rank" not in rows and "parameters" in rows
 
 
 def test_cells_without_ranks_are_listed_as_missing(measured):
