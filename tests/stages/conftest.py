@@ -100,7 +100,9 @@ class Measured:
         )
 
     def _settings(self, kind: str, name: str) -> dict[str, Any]:
-        return naming.settings(kind, name, getattr(self.params, kind)).model_dump(mode="json")
+        blocks = getattr(self.params, kind)
+        known = name in blocks
+        return naming.settings(kind, name, blocks).model_dump(mode="json") if known else {}
 
     def save_all(self) -> None:
         """Write ranks, curves, logs and statistics of the whole grid."""
