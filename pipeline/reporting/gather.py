@@ -176,7 +176,9 @@ def _block(
     logs: Path,
     old: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what provenance.json holds of one data set; cells in the order of the grid."""
+    """Return what provenance.json holds of one data set; cells in the order of the grid, if it
+    names all.
+    """
     monitor = f"valid/ndcg@{params.train_for(dataset).monitor_k}"
     entries = [*gathered.kept] + [
         {
@@ -189,7 +191,9 @@ def _block(
         for cell in gathered.found
     ]
     before = [entry["cell"] for entry in (old or {"cells": ()})["cells"]]
-    order = list(dict.fromkeys([*before, *(str(c) for c in cells(params.grid, dataset))]))
+    order = [str(cell) for cell in cells(params.grid, dataset)]
+    if not set(before) <= set(order):  # a grid of new cells only
+        order = list(dict.fromkeys([*before, *order]))
     entries.sort(key=lambda entry: order.index(entry["cell"]))
     shown = [Cell.parse(entry["cell"]) for entry in entries]
     topics = protocol(params, dataset, shown)

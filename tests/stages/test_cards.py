@@ -220,6 +220,24 @@ def test_a_card_grown_cell_by_cell_is_the_one_gathered_at_once(measured, tmp_pat
     assert json.loads(grown["provenance.json"]) == json.loads(whole["provenance.json"])
 
 
+def test_cells_stand_in_the_order_of_the_grid_or_of_the_card(grown):
+    def order():
+        facts = json.loads((grown.root / "report/cards/tiny/provenance.json").read_text())
+        return [entry["cell"] for entry in facts["datasets"]["demo"]["cells"]]
+
+    grid = [str(cell) for cell in grown.cells]
+    text = grown.params_path.read_text()
+    methods = "    method: [llminit, morec, alphafuse, svd, spectran]"
+    assert text.count(methods) == 1
+    grown.params_path.write_text(text.replace(methods, "    method: [spectran]"))
+    gather(grown)
+    assert order() == grid
+    turned = methods.replace("llminit, morec", "morec, llminit")
+    grown.params_path.write_text(text.replace(methods, turned))
+    gather(grown)
+    assert order() != grid and sorted(order()) == sorted(grid)
+
+
 def test_adding_keeps_other_data_sets_and_replaces_cells(measured):
     gather(measured, add=False)
     card = measured.root / "report/cards/tiny"
