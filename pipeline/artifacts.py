@@ -187,7 +187,8 @@ COMPARISONS = Table(
         ]
     ),
 )
-"""Paired tests over users: each cell against the ID-only one (`id`) and the best one (`best`)."""
+"""Paired tests over users: each cell against the ID-only one (`id`) and the best one (`best`), and
+text cells against the strongest trained one without text (`plain`)."""
 
 COLLAPSE = Table(
     "collapse",

@@ -1,4 +1,5 @@
-"""Paired tests over users: each cell against the ID-only one and against the best one.
+"""Paired tests over users: each cell against the ID-only one and against the best one, and those
+that read text against the strongest trained model without text.
 
 A user's value is the mean over seeds. The t test decides, since its interval is the one shown;
 Wilcoxon's signed ranks stand beside it. Corrected by Holm's step-down rule, which holds under any
@@ -8,7 +9,7 @@ split, metric, K and reference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import artifacts
-from pipeline.cells import Cell
+from pipeline.cells import NONE, Cell
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation.metrics import METRICS, interval
 from pipeline.evaluation.outcomes import SPLITS, Outcomes
@@ -84,6 +85,22 @@ def id_only(cell: Cell, known: Sequence[Cell]) -> Cell | None:
     return found[0] if found and not cell.trained else None
 
 
+def strongest_plain(cell: Cell, strength: Mapping[Cell, float]) -> Cell | None:
+    """Return what a text cell should beat: the strongest trained one of its backbone without text.
+
+    None for cells without text, and where that is the ID-only cell, which all are compared with
+    anyway. A gain over a weak ID model says nothing about the text.
+    strength: a metric's mean on the validation users, so that test users choose nothing.
+    """
+    if cell.encoder == NONE or not cell.trained:
+        return None
+    plain = [
+        other for other in strength if other.encoder == NONE and other.backbone == cell.backbone
+    ]
+    found = max(plain, key=lambda other: strength[other], default=None)
+    return found if found is not None and found.method != ID_ONLY else None
+
+
 def compare(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
     """Return the rows of COMPARISONS for cells of one data set.
 
@@ -91,6 +108,7 @@ def compare(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
     users it is then tested on, its lead is somewhat flattered.
     """
     rows: list[dict[str, Any]] = []
+    valid = {cell.cell: cell.of_split("valid") for cell in outcomes}
     for split in SPLITS:
         parts = {cell.cell: cell.of_split(split) for cell in outcomes}
         if not parts or not len(next(iter(parts.values())).user):
@@ -98,16 +116,24 @@ def compare(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
         for metric, function in METRICS.items():
             for k in config.ks:
                 values = {c: function(part.rank, k).mean(axis=0) for c, part in parts.items()}
-                for row in _family(values, config.alpha):
+                strength = {
+                    c: float(function(part.rank, k).mean())
+                    for c, part in valid.items()
+                    if len(part.user)
+                }
+                for row in _families(values, strength, config.alpha):
                     rows.append({**row, "split": split, "metric": metric, "k": k})
     return pa.Table.from_pylist(rows, schema=artifacts.COMPARISONS.schema)
 
 
-def _family(values: dict[Cell, np.ndarray], alpha: float) -> Iterator[dict[str, Any]]:
+def _families(
+    values: dict[Cell, np.ndarray], strength: Mapping[Cell, float], alpha: float
+) -> Iterator[dict[str, Any]]:
     best = max(values, key=lambda cell: float(values[cell].mean()))
     references: dict[str, dict[Cell, Cell | None]] = {
         "id": {cell: id_only(cell, list(values)) for cell in values},
         "best": {cell: best for cell in values},
+        "plain": {cell: strongest_plain(cell, strength) for cell in values},
     }
     for name, reference in references.items():
         pairs = [

@@ -27,6 +27,13 @@ VALID_AND_MINUTES = (
 )
 
 
+AGAINST = {
+    "id": "the ID-only cell",
+    "plain": "the strongest model without text, chosen on validation users",
+}
+"""Reference of COMPARISONS -> its words in a heading."""
+
+
 @dataclass(frozen=True)
 class Chapter:
     """What the card shows of one data set."""
@@ -104,9 +111,10 @@ def _chapter(chapter: Chapter) -> list[str]:
     lines += results_markdown(numbers.strata(), deviation=False)
     bold = f"Bold: highest of its column. In brackets: {numbers.level} interval over users."
     lines += ["", bold, *protocol]
-    lines += ["### Paired tests over users against the ID-only cell", ""]
-    lines += _tests(numbers)
-    lines += ["", "p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
+    for against, title in AGAINST.items():
+        if tests := _tests(numbers, against):
+            lines += [f"### Paired tests over users against {title}", "", *tests, ""]
+            lines += ["p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
     lines += analyses_markdown(numbers, block, protocol)
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]
@@ -123,23 +131,28 @@ def _minutes(value: float | None) -> str:
     return "< 0.1" if value < 0.05 else f"{value:.1f}"
 
 
-def _tests(numbers: Numbers) -> list[str]:
+def _tests(numbers: Numbers, against: str) -> list[str]:
     heads = ["method", "metric", "difference", f"{numbers.level} interval", "t test", "Wilcoxon"]
     lines = [table_row(heads), "|---|---|---:|---:|---:|---:|"]
-    for metric in ("ndcg", "hr"):
-        for k in numbers.shown:
-            for row in numbers.tests(metric, k):
-                if row["against"] == "id":
-                    lines.append(
-                        table_row(
-                            [
-                                escape(row["label"]),
-                                column_title(metric, k),
-                                number(row["difference"]),
-                                f"{number(row['low'])} to {number(row['high'])}",
-                                p_value(row["p_t_holm"]),
-                                p_value(row["p_wilcoxon_holm"]),
-                            ]
-                        )
-                    )
-    return lines
+    found = [
+        (metric, k, row)
+        for metric in ("ndcg", "hr")
+        for k in numbers.shown
+        for row in numbers.tests(metric, k)
+        if row["against"] == against
+    ]
+    for metric, k, row in found:
+        label = row["label"] if against == "id" else f"{row['label']} - {row['other']}"
+        lines.append(
+            table_row(
+                [
+                    escape(label),
+                    column_title(metric, k),
+                    number(row["difference"]),
+                    f"{number(row['low'])} to {number(row['high'])}",
+                    p_value(row["p_t_holm"]),
+                    p_value(row["p_wilcoxon_holm"]),
+                ]
+            )
+        )
+    return lines if found else []

@@ -36,7 +36,7 @@ def results_csv(pages: Iterable[tuple[Numbers, str]]) -> str:
         for row in numbers.metrics:
             cell = cell_of(numbers.dataset, row)
             line = {"dataset": numbers.dataset, **row}
-            for against in ("id", "best"):
+            for against in ("id", "best", "plain"):
                 key = (cell, row["split"], row["metric"], row["k"], against)
                 test: Mapping[str, Any] = tests.get(key, {}) if row["slice"] == "all" else {}
                 for name in ("difference", "p_t_holm", "p_wilcoxon_holm"):

@@ -24,6 +24,7 @@ def findings(numbers: Numbers) -> list[str]:
         return ["There are no test users, so nothing can be said."]
     found = [_best(numbers, values, name, numbers.sizes()["all"])]
     found += _against_id(numbers, values, name)
+    found += _against_plain(numbers, name)
     found += _simple(numbers, values, name)
     found += _unseen(numbers, name)
     return found
@@ -70,6 +71,28 @@ def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[
     if not any(value.versus_id == "above" for value in text.values()):
         found.insert(0, "no text method beats the ID-only model")
     return [f"Among methods that read text, by {name}: " + "; ".join(found) + "."]
+
+
+def _against_plain(numbers: Numbers, name: str) -> list[str]:
+    """Say which text methods beat the strongest model without text, where that is not `id`."""
+    tests = [r for r in numbers.tests("ndcg", numbers.main_k) if r["against"] == "plain"]
+    found = []
+    for other in dict.fromkeys(row["other"] for row in tests):
+        own = [row for row in tests if row["other"] == other]
+        above, below = (
+            [row["label"] for row in own if row["verdict"] == verdict]
+            for verdict in ("above", "below")
+        )
+        text = f"Against {other}, the strongest model without text on the validation users: "
+        parts = [f"{_names(above)} {'beat' if len(above) > 1 else 'beats'} it"] if above else []
+        if not above:
+            parts = ["no trained text method can be told to beat it"]
+        if below:
+            parts.append(f"{_names(below)} {'are' if len(below) > 1 else 'is'} worse")
+        if unclear := len(own) - len(above) - len(below):
+            parts.append(f"of {unclear} more the difference could be chance")
+        found.append(text + "; ".join(parts) + ".")
+    return found
 
 
 def _singular(words: str) -> str:

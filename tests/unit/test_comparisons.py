@@ -11,6 +11,7 @@ from scipy import stats
 from pipeline.cells import Cell
 from pipeline.config import EvaluateConfig, Strata
 from pipeline.evaluation.comparisons import compare, holm, id_only, paired
+from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.outcomes import Outcomes
 
 CONFIG = EvaluateConfig(
@@ -109,6 +110,39 @@ def test_id_of_the_same_backbone_is_the_reference():
     assert id_only(Cell("toy", "hash", "sasrec", "morec"), known) == known[1]
     assert id_only(Cell("toy", "hash", "none", "text_neighbour"), known) == known[0]
     assert id_only(Cell("toy", "hash", "bert", "morec"), known) is None
+
+
+def on_both(method, valid, test, encoder="none", backbone="sasrec"):
+    """Outcomes of one seed on validation and test users."""
+    joined = outcomes(method, [[*valid, *test]], encoder, backbone)
+    return replace(joined, split=np.asarray(["valid"] * len(valid) + ["test"] * len(test)))
+
+
+def test_text_meets_the_strongest_model_without_text_chosen_on_validation_users():
+    rng = np.random.default_rng(0)
+    low, mid, high = (rng.integers(1, top, size=80) for top in (60, 30, 6))
+    cells = [
+        on_both("id", low, high),
+        on_both("id_softmax", high, mid),  # strongest on validation users alone
+        on_both("id_other", mid, high),
+        on_both("spectran", mid, low, "hash"),
+        on_both("text_neighbour", high, high, "hash", "none"),
+        on_both("id", low, low, backbone="hstu"),
+        on_both("spectran", high, high, "hash", "hstu"),
+    ]
+    rows = [r for r in compare(cells, CONFIG).to_pylist() if r["against"] == "plain"]
+    found = {(r["method"], r["backbone"], r["other_method"], r["other_backbone"]) for r in rows}
+    assert found == {("spectran", "sasrec", "id_softmax", "sasrec")}
+    row = next(r for r in rows if (r["split"], r["metric"]) == ("test", "ndcg"))
+    alone = paired(*(METRICS["ndcg"](r.astype(float), 10) for r in (low, mid)), 0.05)
+    assert (row["difference"], row["p_t"]) == (alone.difference, alone.p_t)
+    assert row["p_t_holm"] == row["p_t"]
+
+
+def test_without_validation_users_nothing_is_the_strongest():
+    rank = np.random.default_rng(0).integers(1, 9, size=(1, 30))
+    cells = [outcomes("id", rank), outcomes("id_softmax", rank), outcomes("morec", rank, "hash")]
+    assert "plain" not in compare(cells, CONFIG)["against"].to_pylist()
 
 
 def test_without_users_there_are_no_rows():

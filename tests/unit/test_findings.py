@@ -10,7 +10,12 @@ from pipeline.reporting.findings import findings
 from pipeline.reporting.protocol import is_quick, protocol
 from pipeline.reporting.tables import Numbers
 
-CELLS = {"id": ("none", "sasrec"), "morec": ("minilm", "sasrec"), "spectran": ("minilm", "sasrec")}
+CELLS = {
+    "id": ("none", "sasrec"),
+    "id_softmax": ("none", "sasrec"),
+    "morec": ("minilm", "sasrec"),
+    "spectran": ("minilm", "sasrec"),
+}
 
 
 def metrics(part: str, users: int, **means: float) -> list[dict[str, Any]]:
@@ -101,6 +106,24 @@ def test_best_that_is_told_from_all_says_so() -> None:
     ]
     assert say(ALL, tests, [])[0].endswith("; the paired test tells it from every other.")
     assert "paired test" not in say(ALL, [], [])[0]
+
+
+def test_a_gain_over_the_strongest_model_without_text_is_said() -> None:
+    rows = metrics("all", 46, id=0.1, id_softmax=0.2, morec=0.3, spectran=0.15)
+    beaten = compare("morec", "id_softmax", "plain", 0.1, 0.01)
+    worse = compare("spectran", "id_softmax", "plain", -0.05, 0.01)
+    unclear = compare("spectran", "id_softmax", "plain", -0.05, 0.6)
+
+    def told(*tests: dict[str, Any]) -> str:
+        (found,) = (x for x in say(rows, list(tests), []) if x.startswith("Against id_softmax"))
+        return found.split(": ")[1]
+
+    assert told(beaten, worse) == "morec beats it; spectran is worse."
+    assert told(beaten, unclear) == "morec beats it; of 1 more the difference could be chance."
+    assert told(unclear) == (
+        "no trained text method can be told to beat it; of 1 more the difference could be chance."
+    )
+    assert not [x for x in say(rows, [], []) if x.startswith("Against")]
 
 
 def test_unseen_targets_come_with_their_interval() -> None:
