@@ -188,7 +188,8 @@ COMPARISONS = Table(
     ),
 )
 """Paired tests over users: each cell against the ID-only one (`id`) and the best one (`best`), and
-text cells against the strongest trained one without text (`plain`)."""
+text cells against the strongest trained one without text (`plain`) and against their own form on
+text without meaning (`control`)."""
 
 COLLAPSE = Table(
     "collapse",

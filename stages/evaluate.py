@@ -45,7 +45,8 @@ def evaluate(
         "cells": {str(cell.cell): dict(cell.provenance) for cell in outcomes},
     }
     items = outcomes[0].items
-    metrics, comparisons = measure(outcomes, config), compare(outcomes, config)
+    metrics = measure(outcomes, config)
+    comparisons = compare(outcomes, config, run.params.controls)
     written = [
         artifacts.METRICS.save(
             run.target, metrics, items=items, params=provenance, dataset=dataset

@@ -80,6 +80,10 @@ class Dataset(Strict):
     """Values that replace those of `train` for this data set; {} for none."""
 
 
+MEANINGLESS = ("permute", "same_spectrum")
+"""Kinds of transform after which a row says nothing about its item."""
+
+
 class Params(Strict):
     """params.yaml."""
 
@@ -101,6 +105,22 @@ class Params(Strict):
     def encoder(self, name: str) -> AnyEncoder:
         """Return the block of an encoder. Raises ConfigError for an unknown name."""
         return _named(self.encoders, "encoders", name)
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """Encoders whose rows no longer belong to their items -> the encoder they are made from.
+
+        Permuted rows and random ones of the same spectrum; an added common direction keeps what
+        the titles say. The other encoder's block is the same without the transform.
+        """
+        plain = {name: _untransformed(e) for name, e in self.encoders.items() if not e.transform}
+        return {
+            name: base
+            for name, encoder in self.encoders.items()
+            if encoder.transform and encoder.transform.kind in MEANINGLESS
+            for base, block in plain.items()
+            if block == _untransformed(encoder)
+        }
 
     def train_for(
         self, dataset: str, backbone: str | None = None, method: str | None = None
@@ -129,6 +149,10 @@ class Params(Strict):
             f"{name}." for name, train in blocks if isinstance(train, Mapping) and "width" in train
         )
         return f"{next(own, '')}train.width"
+
+
+def _untransformed(encoder: AnyEncoder) -> dict[str, Any]:
+    return encoder.model_dump(exclude={"transform"})
 
 
 def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:

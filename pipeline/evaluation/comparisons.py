@@ -1,5 +1,6 @@
-"""Paired tests over users: each cell against the ID-only one and against the best one, and those
-that read text against the strongest trained model without text.
+"""Paired tests over users: each cell against the ID-only one and against the best one; those that
+read text also against the strongest trained model without text, and against the same method on
+text that says nothing about its items.
 
 A user's value is the mean over seeds. The t test decides, since its interval is the one shown;
 Wilcoxon's signed ranks stand beside it. Corrected by Holm's step-down rule, which holds under any
@@ -10,7 +11,7 @@ split, metric, K and reference.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,12 @@ def strongest_plain(cell: Cell, strength: Mapping[Cell, float]) -> Cell | None:
     return found if found is not None and found.method != ID_ONLY else None
 
 
-def compare(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
+def compare(
+    outcomes: Sequence[Outcomes], config: EvaluateConfig, controls: Mapping[str, str]
+) -> pa.Table:
     """Return the rows of COMPARISONS for cells of one data set.
+
+    controls: encoders without meaning -> the encoder they are made from, see `Params.controls`.
 
     The best cell is the one with the highest mean of the same split, metric and K; chosen on the
     users it is then tested on, its lead is somewhat flattered.
@@ -121,25 +126,33 @@ def compare(outcomes: Sequence[Outcomes], config: EvaluateConfig) -> pa.Table:
                     for c, part in valid.items()
                     if len(part.user)
                 }
-                for row in _families(values, strength, config.alpha):
+                for row in _families(values, strength, controls, config.alpha):
                     rows.append({**row, "split": split, "metric": metric, "k": k})
     return pa.Table.from_pylist(rows, schema=artifacts.COMPARISONS.schema)
 
 
 def _families(
-    values: dict[Cell, np.ndarray], strength: Mapping[Cell, float], alpha: float
+    values: dict[Cell, np.ndarray],
+    strength: Mapping[Cell, float],
+    controls: Mapping[str, str],
+    alpha: float,
 ) -> Iterator[dict[str, Any]]:
     best = max(values, key=lambda cell: float(values[cell].mean()))
-    references: dict[str, dict[Cell, Cell | None]] = {
-        "id": {cell: id_only(cell, list(values)) for cell in values},
-        "best": {cell: best for cell in values},
-        "plain": {cell: strongest_plain(cell, strength) for cell in values},
+    references: dict[str, list[tuple[Cell, Cell | None]]] = {
+        "id": [(cell, id_only(cell, list(values))) for cell in values],
+        "best": [(cell, best) for cell in values],
+        "plain": [(cell, strongest_plain(cell, strength)) for cell in values],
+        "control": [
+            (replace(other, encoder=controls[other.encoder]), other)
+            for other in values
+            if other.encoder in controls
+        ],
     }
     for name, reference in references.items():
         pairs = [
             (cell, other)
-            for cell, other in reference.items()
-            if other is not None and other != cell
+            for cell, other in reference
+            if other is not None and other != cell and cell in values
         ]
         tests = [paired(values[cell], values[other], alpha) for cell, other in pairs]
         ready = [test for test in tests if test.p_t is not None]

@@ -30,6 +30,7 @@ VALID_AND_MINUTES = (
 AGAINST = {
     "id": "the ID-only cell",
     "plain": "the strongest model without text, chosen on validation users",
+    "control": "the same method on text without meaning",
 }
 """Reference of COMPARISONS -> its words in a heading."""
 

@@ -96,7 +96,9 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
     for dataset, block in blocks:
         table, header = RANKS.load(root, name=name, dataset=dataset)
         found = outcomes(root, name, dataset, block, table, header)
-        metrics, tests = measure(found, config), compare(found, config)
+        metrics = measure(found, config)
+        # Nor do they name what their controls were made from.
+        tests = compare(found, config, block.get("control_of", {}))
         numbers = Numbers(dataset, metrics.to_pylist(), tests.to_pylist(), config.alpha)
         # Cards gathered before orderings were compared lack both keys; they show none.
         published, controls = block.get("published", {}), block.get("controls", [])

@@ -25,6 +25,7 @@ def findings(numbers: Numbers) -> list[str]:
     found = [_best(numbers, values, name, numbers.sizes()["all"])]
     found += _against_id(numbers, values, name)
     found += _against_plain(numbers, name)
+    found += _against_control(numbers)
     found += _simple(numbers, values, name)
     found += _unseen(numbers, name)
     return found
@@ -93,6 +94,22 @@ def _against_plain(numbers: Numbers, name: str) -> list[str]:
             parts.append(f"of {unclear} more the difference could be chance")
         found.append(text + "; ".join(parts) + ".")
     return found
+
+
+def _against_control(numbers: Numbers) -> list[str]:
+    """Say whether what titles say makes a difference, or whatever stands in their place does."""
+    tests = [r for r in numbers.tests("ndcg", numbers.main_k) if r["against"] == "control"]
+    pairs = {
+        verdict: [f"{r['label']} against {r['other']}" for r in tests if r["verdict"] == verdict]
+        for verdict in ("above", "unclear", "below")
+    }
+    endings = {
+        "above": "the text's meaning counts",
+        "unclear": "no difference can be told: a gain over IDs would not be shown to be semantic",
+        "below": "text without meaning does better: a gain over IDs would not be semantic",
+    }
+    found = [f"{_names(own)}: {endings[verdict]}" for verdict, own in pairs.items() if own]
+    return [f"Text with and without meaning: {'; '.join(found)}."] if found else []
 
 
 def _singular(words: str) -> str:

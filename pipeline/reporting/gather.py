@@ -205,6 +205,7 @@ def _block(
         "reference": references.get("rows", []),
         "published": references.get(PUBLISHED, {}),
         "controls": sorted({cell.encoder for cell in shown} & controls),
+        "control_of": {c: b for c, b in params.controls.items() if c in {s.encoder for s in shown}},
         "missing": [str(cell) for cell in gathered.missing],
         "cells": entries,
     }

@@ -19,6 +19,9 @@ CONFIG = EvaluateConfig(
 )
 
 
+CONTROLS = {"noise": "hash"}
+
+
 def outcomes(method, rank, encoder="none", backbone="sasrec"):
     rank = np.asarray(rank, dtype=float)
     users = rank.shape[1]
@@ -75,7 +78,7 @@ def test_seeds_are_averaged_before_the_test():
     # Seeds disagree per user, their means are equal: nothing to find.
     a = outcomes("id", [[1, 5, 1, 5], [5, 1, 5, 1]])
     b = outcomes("spectran", [[5, 1, 5, 1], [1, 5, 1, 5]], "hash")
-    rows = [r for r in compare([a, b], CONFIG).to_pylist() if r["metric"] == "ndcg"]
+    rows = [r for r in compare([a, b], CONFIG, CONTROLS).to_pylist() if r["metric"] == "ndcg"]
     assert rows and all(row["difference"] == 0 and row["p_t"] == 1 for row in rows)
 
 
@@ -89,6 +92,7 @@ def test_every_cell_meets_id_and_the_best():
             outcomes("spectran", high, "hash"),
         ],
         CONFIG,
+        CONTROLS,
     ).to_pylist()
     rows = [r for r in found if r["metric"] == "ndcg"]
     pairs = {(r["against"], r["method"], r["other_method"]): r for r in rows}
@@ -130,7 +134,7 @@ def test_text_meets_the_strongest_model_without_text_chosen_on_validation_users(
         on_both("id", low, low, backbone="hstu"),
         on_both("spectran", high, high, "hash", "hstu"),
     ]
-    rows = [r for r in compare(cells, CONFIG).to_pylist() if r["against"] == "plain"]
+    rows = [r for r in compare(cells, CONFIG, CONTROLS).to_pylist() if r["against"] == "plain"]
     found = {(r["method"], r["backbone"], r["other_method"], r["other_backbone"]) for r in rows}
     assert found == {("spectran", "sasrec", "id_softmax", "sasrec")}
     row = next(r for r in rows if (r["split"], r["metric"]) == ("test", "ndcg"))
@@ -139,12 +143,29 @@ def test_text_meets_the_strongest_model_without_text_chosen_on_validation_users(
     assert row["p_t_holm"] == row["p_t"]
 
 
+def test_text_meets_its_own_form_on_text_without_meaning():
+    rng = np.random.default_rng(0)
+    low, mid, high = (rng.integers(1, top, size=(2, 80)) for top in (60, 30, 6))
+    cells = [
+        outcomes("id", mid),
+        outcomes("spectran", high, "hash"),
+        outcomes("spectran", low, "noise"),
+        outcomes("svd", low, "noise"),  # its form on the real text was not run
+        outcomes("spectran", low, "hash", "hstu"),
+    ]
+    rows = [r for r in compare(cells, CONFIG, CONTROLS).to_pylist() if r["against"] == "control"]
+    found = {(r["encoder"], r["method"], r["other_encoder"], r["other_backbone"]) for r in rows}
+    assert found == {("hash", "spectran", "noise", "sasrec")}
+    assert all(r["difference"] > 0 for r in rows)
+    assert "control" not in compare(cells, CONFIG, {})["against"].to_pylist()
+
+
 def test_without_validation_users_nothing_is_the_strongest():
     rank = np.random.default_rng(0).integers(1, 9, size=(1, 30))
     cells = [outcomes("id", rank), outcomes("id_softmax", rank), outcomes("morec", rank, "hash")]
-    assert "plain" not in compare(cells, CONFIG)["against"].to_pylist()
+    assert "plain" not in compare(cells, CONFIG, CONTROLS)["against"].to_pylist()
 
 
 def test_without_users_there_are_no_rows():
     empty = outcomes("id", np.empty((1, 0)))
-    assert len(compare([empty, replace(empty)], CONFIG)) == 0
+    assert len(compare([empty, replace(empty)], CONFIG, CONTROLS)) == 0

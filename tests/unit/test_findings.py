@@ -126,6 +126,20 @@ def test_a_gain_over_the_strongest_model_without_text_is_said() -> None:
     assert not [x for x in say(rows, [], []) if x.startswith("Against")]
 
 
+def test_gains_that_survive_text_without_meaning_are_said_not_to_be_semantic() -> None:
+    rows = metrics("all", 46, id=0.1, morec=0.3, spectran=0.15)
+    tests = [compare("morec", "spectran", "control", 0.1, 0.01)]
+    assert say(rows, tests, [])[2] == (
+        "Text with and without meaning: morec against spectran: the text's meaning counts."
+    )
+    tests += [compare("spectran", "id", "control", 0.0, 0.6)]
+    said = say(rows, tests, [])[2]
+    assert said.endswith(
+        "; spectran against id: no difference can be told: a gain over IDs would not be shown "
+        "to be semantic."
+    )
+
+
 def test_unseen_targets_come_with_their_interval() -> None:
     assert say(ALL, [], UNSEEN)[-1] == (
         "For 4 of the test users (9%) the target was never trained on; there morec is highest with "
