@@ -181,7 +181,7 @@ def test_llm_esr_starts_its_ids_at_those_coordinates(drawn: Drawn) -> None:
     inputs = SimpleNamespace(
         semantic=drawn.semantic(), spectrum=lambda view: centred(drawn.rows), catalog=range(N)
     )
-    made = build("llm_esr", inputs, width=2 * D)
+    made = build("llm_esr", inputs, width=2 * D, id_std=1.0)
     ids = made.model.adapters["id"].weight.detach()[1:].numpy()
     table = np.array(RECORDED["llm_esr_table"], np.float32)[:, :D]
     signs = np.sign(ids[0]) * np.sign(table[0])
