@@ -53,7 +53,10 @@ def collect(
     evaluate = params.evaluate.model_dump()
     old: Mapping[str, Any] = {"datasets": {}, "order": [], "recorded": {}, "evaluate": evaluate}
     if add:
-        old = artifacts.load_json(PROVENANCE, target, name=name)
+        kept = artifacts.load_json(PROVENANCE, target, name=name)
+        if lacking := sorted(old.keys() - kept.keys()):
+            raise PROVENANCE.fail(target, {"name": name}, f"lacks {', '.join(lacking)}.")
+        old = kept
     if old["evaluate"] != evaluate:
         raise PROVENANCE.fail(
             target, {"name": name}, "was measured with other values of `evaluate` in params.yaml."

@@ -307,6 +307,14 @@ def test_other_users_are_refused_before_anything_is_written(grown):
     refused(grown, "holds other users for")
 
 
+def test_a_damaged_card_is_refused(grown):
+    path = grown.root / "report/cards/tiny/provenance.json"
+    facts = json.loads(path.read_text())
+    del facts["evaluate"]
+    path.write_text(json.dumps(facts))
+    refused(grown, "lacks evaluate")
+
+
 def test_other_measures_are_refused(grown):
     text = grown.params_path.read_text()
     assert "seen_items: candidates" in text
