@@ -97,7 +97,7 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         table, header = RANKS.load(root, name=name, dataset=dataset)
         found = outcomes(root, name, dataset, block, table, header)
         metrics = measure(found, config)
-        # Nor do they name what their controls were made from.
+        # Older cards do not say what their controls were made from; they have no such tests.
         tests = compare(found, config, block.get("control_of", {}))
         numbers = Numbers(dataset, metrics.to_pylist(), tests.to_pylist(), config.alpha)
         # Cards gathered before orderings were compared lack both keys; they show none.
