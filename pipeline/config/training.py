@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.config.numbers import Positive, Share
 from pipeline.strict import Strict
 
-DrawnFrom = Literal["trained", "catalogue"]
+DrawnFrom = Literal["trained", "catalogue", "events"]
 Similarity = Literal["cosine", "dot"]
 
 
@@ -20,8 +20,10 @@ class SampledLoss(Strict):
     negatives: Positive
     """Drawn per history, shared by its positions."""
     negatives_from: DrawnFrom
-    """trained: items with a training event; catalogue: all items. An item that is only ever a
-    negative is pushed away from every user, which hides what its text says."""
+    """trained: items with a training event, each as likely; catalogue: all items, each as likely;
+    events: the items of the training events, so an item as often as it is a target. An item that
+    is a negative much more often than a target is pushed away from every user, which hides what its
+    text says."""
     similarity: Similarity
     temperature: Annotated[float, Field(gt=0)]
     """Divides the similarity."""
@@ -29,7 +31,7 @@ class SampledLoss(Strict):
     @property
     def draw_power(self) -> float:
         """Items are drawn in proportion to their training events to this power; 0 = uniformly."""
-        return 0.0
+        return 1.0 if self.negatives_from == "events" else 0.0
 
 
 class InfoNCELoss(SampledLoss):
@@ -45,6 +47,15 @@ class SampledSoftmaxLoss(SampledLoss):
     sampling_power: Share
     """Items are drawn in proportion to their training events to this power: 0 = uniformly, 1 =
     proportionally. Above 0, items without a training event are never drawn."""
+
+    @model_validator(mode="after")
+    def _one_way_to_draw(self) -> SampledSoftmaxLoss:
+        if self.negatives_from == "events":
+            raise ValueError(
+                "negatives_from: events is not for this loss, which corrects for how it draws; "
+                "write trained, and sampling_power: 1 for draws in proportion to training events"
+            )
+        return self
 
     @property
     def draw_power(self) -> float:

@@ -14,7 +14,11 @@ SYNTHETIC = "synthetic: generated data, not a measurement of real users"
 QUICK_LOOK = "a quick look, not a result"
 
 
-NEGATIVES_FROM = {"trained": "items with a training event", "catalogue": "the whole catalogue"}
+NEGATIVES_FROM = {
+    "trained": "items with a training event",
+    "catalogue": "the whole catalogue",
+    "events": "the training events, popular items more often",
+}
 
 
 def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, str]:
@@ -60,7 +64,8 @@ def loss(how: Loss) -> str:
         plural = "" if how.negatives == 1 else "s"
         what = f"{how.name}, {how.negatives} negative{plural} from "
         # Drawn by counts, an item without a training event has no chance.
-        what += NEGATIVES_FROM["trained" if how.draw_power > 0 else how.negatives_from]
+        corrected = isinstance(how, SampledSoftmaxLoss) and how.draw_power > 0
+        what += NEGATIVES_FROM["trained" if corrected else how.negatives_from]
     if isinstance(how, SampledSoftmaxLoss):
         by = f"by training events ^ {how.sampling_power:g}" if how.draw_power > 0 else "uniformly"
         what += f" drawn {by}, log-q corrected"

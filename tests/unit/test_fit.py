@@ -162,7 +162,7 @@ def test_parameters_of_a_loss_belong_to_its_own_phase(params: config.Params, inp
     assert torch.equal(term.value, last.tensors[f"best/{name}"])
 
 
-@pytest.mark.parametrize("source", ["trained", "catalogue"])
+@pytest.mark.parametrize("source", ["trained", "catalogue", "events"])
 def test_untrained_items_are_pushed_only_as_negatives_of_the_catalogue(
     source: str, params: config.Params, inputs: Any
 ) -> None:

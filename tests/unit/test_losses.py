@@ -102,6 +102,20 @@ def test_weighted_negatives_come_as_often_as_their_probability_says(power: float
     assert found[0] == found[2] == 0
 
 
+def test_negatives_from_events_come_as_often_as_items_are_targets() -> None:
+    pool = Pool.of(config("infonce", negatives_from="events"), COUNTS)
+    assert np.allclose(pool.log_probability(4).exp(), COUNTS / COUNTS.sum(), atol=1e-15)
+    events = np.repeat(np.arange(5), COUNTS)  # drawn evenly, in the order of items
+    level = torch.rand((6, 50), dtype=torch.float64, generator=generator(1, "negatives"))
+    expected = events[(level * len(events)).long().numpy()]
+    assert np.array_equal(pool.draw(6, 50, generator(1, "negatives")), expected)
+
+
+def test_a_corrected_loss_says_how_it_draws_in_one_way_only() -> None:
+    with pytest.raises(ConfigError, match="negatives_from: events is not for this loss"):
+        params("sampled_softmax", negatives_from="events")
+
+
 def test_softmax_draws_nothing() -> None:
     how = config("softmax")
     assert Pool.of(how, COUNTS).draw(3, how.negatives, generator(0)).shape == (3, 0)
@@ -114,6 +128,11 @@ def test_softmax_draws_nothing() -> None:
     ("how", "words"),
     [
         (config("infonce"), "infonce, 64 negatives from items with a training event, cosine / 0.1"),
+        (
+            config("infonce", negatives_from="events"),
+            "infonce, 64 negatives from the training events, popular items more often, "
+            "cosine / 0.1",
+        ),
         (config("softmax"), "softmax over the whole catalogue, dot / 1"),
         (
             config("sampled_softmax"),
