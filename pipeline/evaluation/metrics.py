@@ -73,8 +73,39 @@ def interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def crossed_interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
+    """t interval, level 1 - alpha, of the mean of [S, U] values when both seeds and users could
+    have been others; None for fewer than two of either.
+
+    Variance of the mean by the two-way random effects model without replication, degrees of freedom
+    by Satterthwaite. A component of the seeds below zero counts as none, and the interval is then
+    that over users alone.
+    Source: Brennan, Generalizability Theory (2001), chapter 3 (persons by items, both random);
+    Satterthwaite, Biometrics Bulletin 2 (1946).
+    """
+    seeds, users = values.shape
+    if seeds < 2 or users < 2:
+        return None
+    of_user, of_seed, mean = values.mean(axis=0), values.mean(axis=1), values.mean()
+    rest = values - of_user[None, :] - of_seed[:, None] + mean
+    # Mean squares over S U: what each adds to the variance of the mean.
+    by_user = of_user.var(ddof=1) / users
+    by_seed = of_seed.var(ddof=1) / seeds
+    by_rest = (rest**2).sum() / ((seeds - 1) * (users - 1)) / values.size
+    if by_seed <= by_rest:
+        return interval(of_user, alpha)
+    variance = by_user + by_seed - by_rest
+    degrees = variance**2 / (
+        by_user**2 / (users - 1)
+        + by_seed**2 / (seeds - 1)
+        + by_rest**2 / ((seeds - 1) * (users - 1))
+    )
+    half = _quantile(float(degrees), alpha) * np.sqrt(variance)
+    return float(mean - half), float(mean + half)
+
+
 @cache
-def _quantile(degrees: int, alpha: float) -> float:
+def _quantile(degrees: float, alpha: float) -> float:
     from scipy import stats
 
     return float(stats.t.ppf(1 - alpha / 2, degrees))

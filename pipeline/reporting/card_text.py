@@ -19,6 +19,8 @@ from pipeline.reporting.exports import (
 )
 from pipeline.reporting.findings import findings
 from pipeline.reporting.orderings import COLUMNS, Group, ordering_rows, orderings_markdown
+from pipeline.reporting.replication import COLUMNS as REPLICATION_COLUMNS
+from pipeline.reporting.replication import Replicated, replication_markdown, replication_rows
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 VALID_AND_MINUTES = (
@@ -44,6 +46,8 @@ class Chapter:
     """Of provenance.json."""
     orderings: Sequence[Group]
     """The paper's, compared with ours; empty where the paper reports nothing."""
+    replications: Sequence[Replicated]
+    """Published values of models without text, compared with ours."""
 
 
 def card_csv(chapters: Sequence[Chapter]) -> str:
@@ -55,6 +59,12 @@ def card_orderings(chapters: Sequence[Chapter]) -> str:
     """Return every pair of methods that the paper orders."""
     rows = [row for c in chapters for row in ordering_rows(c.numbers.dataset, c.orderings)]
     return table_csv(rows, COLUMNS)
+
+
+def card_replication(chapters: Sequence[Chapter]) -> str:
+    """Return every published value of a model without text beside ours."""
+    rows = [row for c in chapters for row in replication_rows(c.numbers.dataset, c.replications)]
+    return table_csv(rows, REPLICATION_COLUMNS)
 
 
 def card_analyses(chapters: Sequence[Chapter]) -> str:
@@ -116,6 +126,7 @@ def _chapter(chapter: Chapter) -> list[str]:
         if tests := _tests(numbers, against):
             lines += [f"### Paired tests over users against {title}", "", *tests, ""]
             lines += ["p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
+    lines += replication_markdown(chapter.replications, numbers.level, protocol)
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
     lines += analyses_markdown(numbers, block, protocol)
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]

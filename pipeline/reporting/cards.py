@@ -30,13 +30,15 @@ from pipeline.reporting.card_text import (
     card_csv,
     card_markdown,
     card_orderings,
+    card_replication,
 )
 from pipeline.reporting.orderings import orderings
+from pipeline.reporting.replication import replications
 from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
 
 FOLDER = "report/cards/{name}"
-TEXTS = ("card.md", "card.csv", "orderings.csv", "analyses.csv")
+TEXTS = ("card.md", "card.csv", "orderings.csv", "replication.csv", "analyses.csv")
 """What follows from the rest of the folder."""
 COLLECT = "spectran report --card {name} --collect DATASET"
 PROVENANCE = Artifact("card", f"{FOLDER}/provenance.json", COLLECT)
@@ -77,6 +79,7 @@ def rebuild(root: Path, target: Path, name: str) -> list[Path]:
         card_markdown(name, facts, chapters),
         card_csv(chapters),
         card_orderings(chapters),
+        card_replication(chapters),
         card_analyses(chapters),
     )
     for file, text in zip(TEXTS, texts, strict=True):
@@ -103,7 +106,8 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         # Cards gathered before orderings were compared lack both keys; they show none.
         published, controls = block.get("published", {}), block.get("controls", [])
         orders = orderings(found, published, controls, config.alpha)
-        chapters.append(Chapter(numbers, block, orders))
+        known = replications(found, block["reference"], numbers.shown, config.alpha)
+        chapters.append(Chapter(numbers, block, orders, known))
     return facts, chapters
 
 

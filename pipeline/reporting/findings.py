@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.cells import NONE, Cell
-from pipeline.evaluation.comparisons import ID_ONLY
+from pipeline.evaluation.comparisons import ID_ONLY, id_only
 from pipeline.reporting.tables import Numbers, Value, number
 
 SIMPLE = ("llminit", "svd")
@@ -167,9 +167,9 @@ def _unseen(numbers: Numbers, name: str) -> list[str]:
     text += f"{numbers.label(best)} is highest with {number(highest.mean)}"
     if highest.low is not None:
         text += f" ({numbers.level} interval {number(highest.low)} to {number(highest.high)})"
-    ids = [value.mean for cell, value in values.items() if cell.method == ID_ONLY and cell != best]
-    if ids:
-        text += f", against {number(ids[0])} for {ID_ONLY}"
+    other = id_only(best, list(values))
+    if other is not None and other != best:
+        text += f", against {number(values[other].mean)} for {numbers.label(other)}"
     return [text + "."]
 
 

@@ -202,10 +202,11 @@ def _block(
     topics = protocol(params, dataset, shown)
     references = read_yaml(REFERENCE).get(dataset, {})
     controls = {name for name, block in params.encoders.items() if block.transform is not None}
+    backbones = {cell.backbone for cell in shown}
     return {
         "protocol": line(topics),
         "protocol_short": short(topics),
-        "reference": references.get("rows", []),
+        "reference": [r for r in references.get("rows", []) if r["backbone"] in backbones],
         "published": references.get(PUBLISHED, {}),
         "controls": sorted({cell.encoder for cell in shown} & controls),
         "control_of": {c: b for c, b in params.controls.items() if c in {s.encoder for s in shown}},

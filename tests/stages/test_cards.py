@@ -72,6 +72,14 @@ def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tm
     report(measured.run("report", quiet=True), ["demo"], "tiny", True)
     text = (measured.root / "report/cards/tiny/card.md").read_text()
     assert "| paper, SASRec Base (SpecTran Table 2) | .0246 | .0281 | .0482 | .0626 | - |" in text
+    assert "BERT4Rec Base" not in text, "the card has no cell of that backbone"
+    known = list(csv.DictReader((measured.root / "report/cards/tiny/replication.csv").open()))
+    assert [(row["metric"], row["k"]) for row in known] == [
+        (metric, k) for metric in ("hr", "ndcg") for k in ("10", "20")
+    ]
+    assert {row["published"] for row in known} == {"0.0246", "0.0281", "0.0482", "0.0626"}
+    assert {row["published_is"] for row in known} == {"below"}, "made-up ranks are far better"
+    assert "### Published values of models without text" in text
     assert "### Orderings of the paper" in text
     # made-up ranks: alphafuse 6, llminit 9 and spectran 14 are clearly apart
     assert "| minilm | sasrec | spectran | llminit | .0116 | " in text

@@ -199,4 +199,5 @@ def test_published_values_bear_names_of_ours_and_agree_with_the_rows():
         assert set(block[PUBLISHED]) == set(names("backbones")) - {"none"}
         for values in block[PUBLISHED].values():
             assert len(values) == 14 and set(values) <= set(methods)
-        assert [row["NDCG@20"] for row in block["rows"]] == [block[PUBLISHED]["sasrec"]["id"]]
+        rows = {(row["backbone"], row["method"]): row["NDCG@20"] for row in block["rows"]}
+        assert rows == {(name, "id"): values["id"] for name, values in block[PUBLISHED].items()}
