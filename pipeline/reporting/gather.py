@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,12 +207,20 @@ def _block(
         "protocol": line(topics),
         "protocol_short": short(topics),
         "reference": [r for r in references.get("rows", []) if r["backbone"] in backbones],
-        "published": references.get(PUBLISHED, {}),
+        "published": _published(references.get(PUBLISHED, {}), backbones, params),
         "controls": sorted({cell.encoder for cell in shown} & controls),
         "control_of": {c: b for c, b in params.controls.items() if c in {s.encoder for s in shown}},
         "missing": [str(cell) for cell in gathered.missing],
         "cells": entries,
     }
+
+
+def _published(
+    known: Mapping[str, Mapping[str, float]], backbones: Collection[str], params: Params
+) -> dict[str, Mapping[str, float]]:
+    """Return the published values of backbones; a variant has those of the one it is made from."""
+    files = {name: naming.file_of("backbones", name, params.backbones) for name in backbones}
+    return {name: known[files[name]] for name in sorted(files) if files[name] in known}
 
 
 def _joined(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

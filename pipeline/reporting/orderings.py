@@ -2,7 +2,7 @@
 
 Two cells are compared when they share encoder and backbone and the paper prints both methods with
 that backbone; the ID-only cell, which has no encoder, belongs to every encoder. A backbone with
-other settings has a name of its own that the paper does not know, so it is left out.
+other settings is compared with the paper's values for the one it is made from.
 """
 
 from __future__ import annotations
@@ -213,8 +213,9 @@ def _legend(alpha: float) -> str:
         f"paper less the other one, in NDCG@{K} on the test users: ours paired over users, mean "
         "over seeds, so the interval holds no spread over seeds. The paper prints no intervals: a "
         "small difference of its own may be chance. Nothing is corrected for the number of pairs. "
-        "Encoders on changed text, and backbones and methods that the paper does not report, are "
-        "left out. All pairs: `orderings.csv`."
+        "A variant of a backbone, such as one with another loss, is compared with the paper's "
+        "values for that backbone. Encoders on changed text, and backbones and methods that the "
+        "paper does not report, are left out. All pairs: `orderings.csv`."
     )
 
 

@@ -46,14 +46,18 @@ class Measured:
         self.params_path = base / "params.yaml"
         self.params_path.write_text(Path("params.yaml").read_text())
         (base / "revisions.yaml").write_text(Path("revisions.yaml").read_text())
-        self.params = load(self.params_path)
+        self.reread()
         rng = np.random.default_rng(7)
         users = VALID + TEST
         self.targets = rng.integers(1, NUM_ITEMS + 1, size=users)
         self.counts = rng.choice([0, 0, 1, 3, 6, 9, 30, 50, 80, 200], size=users)
         self.split = ["valid"] * VALID + ["test"] * TEST
-        self.cells = cells(self.params.grid, "demo")
         self.sequences = "b" * 64
+
+    def reread(self) -> None:
+        """Take the cells that params.yaml names now."""
+        self.params = load(self.params_path)
+        self.cells = cells(self.params.grid, "demo")
 
     def table(self, method: str, seed: int, users: int = VALID + TEST) -> pa.Table:
         """Ranks of one seed; a user's luck is shared by all methods."""

@@ -94,6 +94,28 @@ def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tm
     assert after == before, "a card keeps the published values it was gathered with"
 
 
+def test_a_variant_of_a_backbone_is_compared_with_the_order_for_its_backbone(
+    measured, monkeypatch, tmp_path
+):
+    import pipeline.reporting.gather as cards
+
+    reference = tmp_path / "reference.yaml"
+    reference.write_text(cards.REFERENCE.read_text().replace("toys:", "demo:"))
+    monkeypatch.setattr(cards, "REFERENCE", reference)
+    text = measured.params_path.read_text()
+    assert "\n  sasrec_catalogue:" in text and "backbone: [sasrec]" in text
+    text = text.replace("backbone: [sasrec]", "backbone: [sasrec_twin]")
+    twin = "\n  sasrec_twin: {<<: *sasrec, of: sasrec}\n  sasrec_catalogue:"
+    measured.params_path.write_text(text.replace("\n  sasrec_catalogue:", twin))
+    measured.reread()
+    measured.save_all()
+    report(measured.run("report", quiet=True), ["demo"], "tiny", True)
+    folder = measured.root / "report/cards/tiny"
+    table = (folder / "orderings.csv").read_text()
+    assert "demo,minilm,sasrec_twin,alphafuse,llminit,0.0444,0.0367,0.0077" in table
+    assert "SASRec Base" not in (folder / "card.md").read_text(), "a value is of its backbone only"
+
+
 def test_encoders_on_changed_text_have_no_orderings(measured, monkeypatch, tmp_path):
     import pipeline.reporting.gather as cards
 
