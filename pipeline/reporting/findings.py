@@ -12,6 +12,9 @@ SIMPLE = ("llminit", "svd")
 """Trained methods that learn nothing about the text: initial values of the ID vectors, or a frozen
 part beside them. Their variants carry their name and an underscore."""
 
+LISTED = 6
+"""Up to so many methods a sentence names them; more it counts."""
+
 
 def findings(numbers: Numbers) -> list[str]:
     """Return sentences: the best cell, text against ID, simple against clever, unseen targets.
@@ -67,7 +70,9 @@ def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[
     found = []
     for verdict, words in groups.items():
         names = [numbers.label(cell) for cell, value in text.items() if value.versus_id == verdict]
-        if names:
+        if verdict == "unclear" and len(names) > LISTED:
+            found.append(f"of {len(names)} the difference could be chance")
+        elif names:
             found.append(f"{_names(names)} {words if len(names) > 1 else _singular(words)}")
     if not any(value.versus_id == "above" for value in text.values()):
         found.insert(0, "no text method beats the ID-only model")
@@ -129,28 +134,27 @@ def _simple(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]
         simple = any(f"{cell.method}_".startswith(f"{name}_") for name in SIMPLE)
         return 1 if cell.encoder == NONE or simple else 2
 
-    groups: dict[tuple[str, ...], list[str]] = {}
+    clever = [cell for cell in values if effort(cell) == 2]
+    found = []
     for simple, value in values.items():
-        if effort(simple) == 2 or value.mean is None:
+        if simple in clever or value.mean is None:
             continue
-        beaten = tuple(
-            numbers.label(cell)
-            for cell, other in values.items()
-            if effort(cell) == 2 and other.mean is not None and other.mean <= value.mean
-        )
+        means = [(cell, values[cell].mean) for cell in clever]
+        beaten = [cell for cell, mean in means if mean is not None and mean <= value.mean]
         if beaten:
             note = "" if simple.trained else " (not trained)"
-            groups.setdefault(beaten, []).append(numbers.label(simple) + note)
-    if groups:
-        found = [
-            f"{_names(simple)} {'is' if len(simple) == 1 else 'are each'} at least as high as "
-            f"{_names(beaten)}"
-            for beaten, simple in groups.items()
-        ]
-        return [f"Simple against clever, by the mean of {name}: " + "; ".join(found) + "."]
-    if any(effort(cell) == 2 for cell in values):
-        return [f"No simpler method reaches a cleverer text method in mean {name}."]
-    return []
+            what = _names([numbers.label(cell) for cell in beaten])
+            if len(beaten) > LISTED:
+                share = "all" if len(beaten) == len(clever) else f"{len(beaten)} of the"
+                what = f"{share} {len(clever)} cleverer text methods"
+            found.append(
+                (len(beaten), f"{numbers.label(simple)}{note} is at least as high as {what}")
+            )
+    if found:
+        found.sort(key=lambda pair: -pair[0])
+        text = "; ".join(words for _, words in found)
+        return [f"Simple against clever, by the mean of {name}: {text}."]
+    return [f"No simpler method reaches a cleverer text method in mean {name}."] if clever else []
 
 
 def _unseen(numbers: Numbers, name: str) -> list[str]:

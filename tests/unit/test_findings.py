@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.params import load
-from pipeline.reporting.findings import findings
+from pipeline.reporting.findings import LISTED, findings
 from pipeline.reporting.protocol import is_quick, protocol
 from pipeline.reporting.tables import Numbers
 
@@ -138,6 +140,46 @@ def test_gains_that_survive_text_without_meaning_are_said_not_to_be_semantic() -
         "; spectran against id: no difference can be told: a gain over IDs would not be shown "
         "to be semantic."
     )
+
+
+def test_simple_methods_that_reach_cleverer_ones_are_named() -> None:
+    rows = metrics("all", 46, id=0.15, id_softmax=0.3, morec=0.3, spectran=0.1)
+    assert (
+        "Simple against clever, by the mean of NDCG@20: id_softmax is at least as high as morec "
+        "and spectran; id is at least as high as spectran."
+    ) in say(rows, [], [])
+    rows = metrics("all", 46, id=0.05, morec=0.3, spectran=0.1)
+    assert "No simpler method reaches a cleverer text method in mean NDCG@20." in say(rows, [], [])
+    assert not [x for x in say(metrics("all", 46, id=0.1), [], []) if "clever" in x]
+
+
+def test_many_methods_are_counted_instead_of_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [f"text_{place}" for place in range(LISTED + 1)]
+    for name in many:
+        monkeypatch.setitem(CELLS, name, ("minilm", "sasrec"))
+    rows = metrics("all", 46, id=0.15, id_softmax=0.2, **dict.fromkeys(many[1:], 0.1))
+    rows += metrics("all", 46, **{many[0]: 0.18})
+    tests = [compare(name, "id", "id", -0.05, 0.5) for name in many[1:]]
+    tests += [compare(many[0], "id", "id", 0.03, 0.01)]
+    said = say(rows, tests, [])
+    assert (
+        "Simple against clever, by the mean of NDCG@20: id_softmax is at least as high as all 7 "
+        "cleverer text methods; id is at least as high as text_1, text_2, text_3, text_4, text_5 "
+        "and text_6."
+    ) in said
+    assert said[1].startswith("Among methods that read text, by NDCG@20: text_0 beats the ID-only")
+    tests = [compare(name, "id", "id", -0.05, 0.5) for name in many] + [
+        compare("id_softmax", "id", "id", 0.05, 0.01)
+    ]
+    monkeypatch.setitem(CELLS, "worse", ("minilm", "sasrec"))
+    rows += metrics("all", 46, worse=0.01)
+    tests += [compare("worse", "id", "id", -0.1, 0.01)]
+    said = say(rows, tests, [])
+    assert said[1] == (
+        "Among methods that read text, by NDCG@20: no text method beats the ID-only model; of 7 "
+        "the difference could be chance; worse is worse than it."
+    )
+    assert "id is at least as high as 7 of the 8 cleverer text methods" in said[2]
 
 
 def test_unseen_targets_come_with_their_interval() -> None:
