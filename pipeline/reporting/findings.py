@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY, id_only
@@ -134,27 +134,42 @@ def _simple(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]
         simple = any(f"{cell.method}_".startswith(f"{name}_") for name in SIMPLE)
         return 1 if cell.encoder == NONE or simple else 2
 
-    clever = [cell for cell in values if effort(cell) == 2]
-    found = []
+    clever = {c: v.mean for c, v in values.items() if effort(c) == 2 and v.mean is not None}
+    reached: dict[str, tuple[str, ...]] = {}
     for simple, value in values.items():
         if simple in clever or value.mean is None:
             continue
-        means = [(cell, values[cell].mean) for cell in clever]
-        beaten = [cell for cell, mean in means if mean is not None and mean <= value.mean]
+        beaten = tuple(numbers.label(cell) for cell, mean in clever.items() if mean <= value.mean)
         if beaten:
             note = "" if simple.trained else " (not trained)"
-            what = _names([numbers.label(cell) for cell in beaten])
-            if len(beaten) > LISTED:
-                share = "all" if len(beaten) == len(clever) else f"{len(beaten)} of the"
-                what = f"{share} {len(clever)} cleverer text methods"
-            found.append(
-                (len(beaten), f"{numbers.label(simple)}{note} is at least as high as {what}")
-            )
-    if found:
-        found.sort(key=lambda pair: -pair[0])
-        text = "; ".join(words for _, words in found)
+            reached[numbers.label(simple) + note] = beaten
+    if reached:
+        text = _counted(reached, len(clever)) if len(clever) > LISTED else _listed(reached)
         return [f"Simple against clever, by the mean of {name}: {text}."]
     return [f"No simpler method reaches a cleverer text method in mean {name}."] if clever else []
+
+
+def _listed(reached: Mapping[str, tuple[str, ...]]) -> str:
+    """Say whom the simple methods reach; reached: simple method -> cleverer ones."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for simple, beaten in reached.items():
+        groups.setdefault(beaten, []).append(simple)
+    return "; ".join(
+        f"{_names(simple)} {'is' if len(simple) == 1 else 'are each'} at least as high as "
+        f"{_names(beaten)}"
+        for beaten, simple in groups.items()
+    )
+
+
+def _counted(reached: Mapping[str, tuple[str, ...]], total: int) -> str:
+    """Say how many of `total` cleverer methods the simple ones reach."""
+    groups: dict[int, list[str]] = {}
+    for simple, beaten in sorted(reached.items(), key=lambda pair: -len(pair[1])):
+        groups.setdefault(len(beaten), []).append(simple)
+    (most, first), *rest = groups.items()
+    text = f"{_names(first)} {'is' if len(first) == 1 else 'are each'} at least as high as "
+    text += f"{'all' if most == total else f'{most} of the'} {total} cleverer text methods"
+    return "; ".join([text, *(f"{_names(simple)} as {count}" for count, simple in rest)])
 
 
 def _unseen(numbers: Numbers, name: str) -> list[str]:
