@@ -114,9 +114,11 @@ class TrainConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)]
     """L2 term of Adam (coupled, as in the reference code)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    positions: Literal["all", "last"]
-    """all: every event but a user's first is a target once; last: only the last training event.
-    A backbone with cloze targets reads the same windows and masks events of its own choice."""
+    positions: Literal["all", "last", "prefixes"]
+    """all: every event but a user's first is a target once, many in one history; last: only the
+    last training event; prefixes: as all, but every target ends a history of its own, like the rows
+    of public code. A backbone with cloze targets reads the same windows and masks events of its own
+    choice: with prefixes each event is the last of a sequence once."""
     item_std: Annotated[float, Field(ge=0)]
     """Standard deviation of initial ID vectors."""
     loss: Loss

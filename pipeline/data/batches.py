@@ -18,6 +18,7 @@ from pipeline.data.negatives import Pool
 from pipeline.values import Sequences
 
 Split = Literal["valid", "test"]
+Positions = Literal["all", "last", "prefixes"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
 
 
@@ -121,15 +122,14 @@ def next_items(cut: Windows, rows: np.ndarray) -> tuple[History, Tensor]:
     return history, torch.from_numpy(targets)
 
 
-def windows(
-    data: Sequences, length: int, positions: Literal["all", "last"], *, times: bool = False
-) -> Windows:
+def windows(data: Sequences, length: int, positions: Positions, *, times: bool = False) -> Windows:
     """Cut the training events into histories, with times when something reads them.
 
     all: every training event but a user's first is a target exactly once, its input being up to
     `length` events before it. A history longer than `length` needs several windows; a later one
     overlaps the one before it so that its own targets keep their context.
     last: only the last training event of each user is a target.
+    prefixes: the targets of `all`, each at the end of a history of its own.
     """
     users = np.flatnonzero(data.train_end >= 2)
     targets = data.train_end[users] - 1
@@ -137,6 +137,10 @@ def windows(
         return Windows(
             data.items, data.offsets[users], targets, targets, length, _times_of(data, times)
         )
+    if positions == "prefixes":
+        owner = np.repeat(users, targets)
+        last = np.arange(len(owner)) - np.repeat(np.cumsum(targets) - targets, targets) + 1
+        return Windows(data.items, data.offsets[owner], last, last, length, _times_of(data, times))
     pieces = -(-targets // length)
     owner = np.repeat(users, pieces)
     ordinal = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.batches import epoch, held_out, next_items, windows
+from pipeline.data.batches import Positions, epoch, held_out, next_items, windows
 from pipeline.data.negatives import Pool
 from pipeline.randomness import generator
 from pipeline.values import Sequences
@@ -54,6 +54,17 @@ def test_last_position_training_has_one_target_per_user() -> None:
     assert targets.tolist() == [[0, 0, 6], [0, 0, 2]]
 
 
+def test_prefixes_end_with_each_target_of_their_own() -> None:
+    cut = windows(sequences([5, 1, 2]), 3, "prefixes")
+    inputs, targets = cut.take(np.arange(len(cut)))
+    assert inputs.tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 0, 1]]
+    assert targets.tolist() == [[0, 0, t] for t in (2, 3, 4, 5, 2)]
+    whole = cut.sequences(np.arange(len(cut)))
+    assert whole.tolist() == [[*i, t[-1]] for i, t in zip(inputs, targets, strict=True)]
+    none_held_out = windows(sequences([5], train_end=[3]), 3, "prefixes")
+    assert none_held_out.take(np.arange(2))[1].max() == 3 and len(none_held_out) == 2
+
+
 def test_held_out_events_are_no_targets() -> None:
     cut = windows(sequences([5], train_end=[3]), 5, "all")
     inputs, targets = cut.take(np.array([0]))
@@ -66,12 +77,14 @@ def test_held_out_events_are_no_targets() -> None:
     st.integers(1, 12),
 )
 def test_every_event_but_the_first_is_a_target_once(lengths: list[int], length: int) -> None:
-    cut = windows(sequences(lengths), length, "all")
-    inputs, targets = cut.take(np.arange(len(cut)))
-    found = sorted(targets[targets > 0].tolist())
-    assert found == sorted(t for n in lengths for t in range(2, n + 1))
-    # the input at a target's position is the event just before it
-    assert (inputs[targets > 0] == targets[targets > 0] - 1).all()
+    choices: tuple[Positions, ...] = ("all", "prefixes")
+    for positions in choices:
+        cut = windows(sequences(lengths), length, positions)
+        inputs, targets = cut.take(np.arange(len(cut)))
+        found = sorted(targets[targets > 0].tolist())
+        assert found == sorted(t for n in lengths for t in range(2, n + 1))
+        # the input at a target's position is the event just before it
+        assert (inputs[targets > 0] == targets[targets > 0] - 1).all()
 
 
 def test_held_out_history_is_everything_before_the_target() -> None:
