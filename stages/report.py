@@ -149,7 +149,8 @@ def _chapter(run: Run, dataset: str) -> Chapter:
     metrics, header = artifacts.METRICS.load(run.root, dataset=dataset)
     items = header["items"]
     comparisons, _ = artifacts.COMPARISONS.load(run.root, items=items, dataset=dataset)
-    numbers = Numbers(dataset, metrics.to_pylist(), comparisons.to_pylist(), params.evaluate.alpha)
+    rows = metrics.to_pylist(), comparisons.to_pylist()
+    numbers = Numbers(dataset, *rows, params.evaluate.alpha, params.transformed)
     _refuse_other_cells(run, dataset, numbers, header)
     spectra = {}
     for encoder in params.grid.encoder:

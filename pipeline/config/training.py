@@ -10,6 +10,7 @@ from pipeline.config.numbers import Positive, Share
 from pipeline.strict import Strict
 
 DrawnFrom = Literal["trained", "catalogue", "events"]
+Positions = Literal["all", "last", "prefixes"]
 Similarity = Literal["cosine", "dot"]
 
 
@@ -21,9 +22,10 @@ class SampledLoss(Strict):
     """Drawn per history, shared by its positions."""
     negatives_from: DrawnFrom
     """trained: items with a training event, each as likely; catalogue: all items, each as likely;
-    events: the items of the training events, so an item as often as it is a target. An item that
-    is a negative much more often than a target is pushed away from every user, which hides what its
-    text says."""
+    events: items in proportion to their training events. An item that is a negative much more often
+    than a target is pushed away from every user, which hides what its text says. In proportion to
+    events none is, and InfoNCE then learns how much likelier than usual an item is for this user:
+    popularity is taken out, which suits logs whose next items are new or rare."""
     similarity: Similarity
     temperature: Annotated[float, Field(gt=0)]
     """Divides the similarity."""
@@ -76,6 +78,15 @@ class GBCELoss(SampledLoss):
     calibration: Share
     """t: 0 = plain binary cross-entropy, 1 = fully calibrated scores."""
 
+    @model_validator(mode="after")
+    def _even_draws(self) -> GBCELoss:
+        if self.negatives_from == "events":
+            raise ValueError(
+                "negatives_from: events is not for this loss, whose calibration supposes even "
+                "draws; write trained or catalogue"
+            )
+        return self
+
 
 class SoftmaxLoss(Strict):
     """Cross-entropy of the target against the whole catalogue, items without an event included."""
@@ -114,11 +125,11 @@ class TrainConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)]
     """L2 term of Adam (coupled, as in the reference code)."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    positions: Literal["all", "last", "prefixes"]
+    positions: Positions
     """all: every event but a user's first is a target once, many in one history; last: only the
     last training event; prefixes: as all, but every target ends a history of its own, like the rows
     of public code. A backbone with cloze targets reads the same windows and masks events of its own
-    choice: with prefixes each event is the last of a sequence once."""
+    choice: with prefixes each event but a user's first is the last of a sequence once."""
     item_std: Annotated[float, Field(ge=0)]
     """Standard deviation of initial ID vectors."""
     loss: Loss

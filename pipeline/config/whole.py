@@ -107,6 +107,11 @@ class Params(Strict):
         return _named(self.encoders, "encoders", name)
 
     @property
+    def transformed(self) -> frozenset[str]:
+        """Encoders on changed text: what they score says nothing of what the text is worth."""
+        return frozenset(name for name, block in self.encoders.items() if block.transform)
+
+    @property
     def controls(self) -> dict[str, str]:
         """Encoders whose rows no longer belong to their items -> the encoder they are made from.
 

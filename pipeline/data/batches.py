@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.config import Positions
 from pipeline.data.negatives import Pool
 from pipeline.values import Sequences
 
 Split = Literal["valid", "test"]
-Positions = Literal["all", "last", "prefixes"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
 
 

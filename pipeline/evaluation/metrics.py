@@ -104,6 +104,17 @@ def crossed_interval(values: np.ndarray, alpha: float) -> tuple[float, float] | 
     return float(mean - half), float(mean + half)
 
 
+def run_interval(values: np.ndarray, alpha: float) -> tuple[float, float] | None:
+    """t interval, level 1 - alpha, that the mean of one further seed on the same users would lie
+    in, given [S, U] values; None for one seed.
+    """
+    means = values.mean(axis=1)
+    if len(means) < 2 or values.shape[1] == 0:
+        return None
+    half = _quantile(len(means) - 1, alpha) * means.std(ddof=1) * np.sqrt(1 + 1 / len(means))
+    return float(means.mean() - half), float(means.mean() + half)
+
+
 @cache
 def _quantile(degrees: float, alpha: float) -> float:
     from scipy import stats

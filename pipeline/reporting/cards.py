@@ -102,9 +102,10 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         metrics = measure(found, config)
         # Older cards do not say what their controls were made from; they have no such tests.
         tests = compare(found, config, block.get("control_of", {}))
-        numbers = Numbers(dataset, metrics.to_pylist(), tests.to_pylist(), config.alpha)
         # Cards gathered before orderings were compared lack both keys; they show none.
         published, controls = block.get("published", {}), block.get("controls", [])
+        rows = metrics.to_pylist(), tests.to_pylist()
+        numbers = Numbers(dataset, *rows, config.alpha, controls)
         orders = orderings(found, published, controls, config.alpha)
         known = replications(found, block["reference"], numbers.shown, config.alpha)
         chapters.append(Chapter(numbers, block, orders, known))

@@ -52,7 +52,7 @@ def _best(numbers: Numbers, values: dict[Cell, Value], name: str, users: int) ->
 
 
 def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]:
-    text = {cell: value for cell, value in values.items() if cell.encoder != NONE}
+    text = {cell: value for cell, value in values.items() if numbers.reads_text(cell)}
     if not text:
         return []
     if not any(value.versus_id for value in text.values()):
@@ -71,7 +71,7 @@ def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[
     for verdict, words in groups.items():
         names = [numbers.label(cell) for cell, value in text.items() if value.versus_id == verdict]
         if verdict == "unclear" and len(names) > LISTED:
-            found.append(f"of {len(names)} the difference could be chance")
+            found.append(f"for {len(names)} others the difference could be chance")
         elif names:
             found.append(f"{_names(names)} {words if len(names) > 1 else _singular(words)}")
     if not any(value.versus_id == "above" for value in text.values()):
@@ -134,13 +134,16 @@ def _simple(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[str]
         simple = any(f"{cell.method}_".startswith(f"{name}_") for name in SIMPLE)
         return 1 if cell.encoder == NONE or simple else 2
 
-    clever = {c: v.mean for c, v in values.items() if effort(c) == 2 and v.mean is not None}
+    means = {
+        cell: value.mean
+        for cell, value in values.items()
+        if value.mean is not None and cell.encoder not in numbers.transformed
+    }
+    clever = {cell: mean for cell, mean in means.items() if effort(cell) == 2}
     reached: dict[str, tuple[str, ...]] = {}
-    for simple, value in values.items():
-        if simple in clever or value.mean is None:
-            continue
-        beaten = tuple(numbers.label(cell) for cell, mean in clever.items() if mean <= value.mean)
-        if beaten:
+    for simple, reach in means.items():
+        beaten = tuple(numbers.label(cell) for cell, mean in clever.items() if mean <= reach)
+        if beaten and simple not in clever:
             note = "" if simple.trained else " (not trained)"
             reached[numbers.label(simple) + note] = beaten
     if reached:
@@ -169,7 +172,7 @@ def _counted(reached: Mapping[str, tuple[str, ...]], total: int) -> str:
     (most, first), *rest = groups.items()
     text = f"{_names(first)} {'is' if len(first) == 1 else 'are each'} at least as high as "
     text += f"{'all' if most == total else f'{most} of the'} {total} cleverer text methods"
-    return "; ".join([text, *(f"{_names(simple)} as {count}" for count, simple in rest)])
+    return "; ".join([text, *(f"{_names(simple)} as {count} of them" for count, simple in rest)])
 
 
 def _unseen(numbers: Numbers, name: str) -> list[str]:

@@ -201,14 +201,13 @@ def _block(
     shown = [Cell.parse(entry["cell"]) for entry in entries]
     topics = protocol(params, dataset, shown)
     references = read_yaml(REFERENCE).get(dataset, {})
-    controls = {name for name, block in params.encoders.items() if block.transform is not None}
     backbones = {cell.backbone for cell in shown}
     return {
         "protocol": line(topics),
         "protocol_short": short(topics),
         "reference": [r for r in references.get("rows", []) if r["backbone"] in backbones],
         "published": _published(references.get(PUBLISHED, {}), backbones, params),
-        "controls": sorted({cell.encoder for cell in shown} & controls),
+        "controls": sorted({cell.encoder for cell in shown} & params.transformed),
         "control_of": {c: b for c, b in params.controls.items() if c in {s.encoder for s in shown}},
         "missing": [str(cell) for cell in gathered.missing],
         "cells": entries,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.cells import Cell
+from pipeline.cells import NONE, Cell
 from pipeline.evaluation.metrics import METRICS, SLICES
 
 Row = Mapping[str, Any]
@@ -61,6 +61,8 @@ class Numbers:
     metrics: Sequence[Row]
     comparisons: Sequence[Row]
     alpha: float
+    transformed: Collection[str] = ()
+    """Encoders on changed text."""
 
     @property
     def level(self) -> str:
@@ -71,6 +73,10 @@ class Numbers:
     def cells(self) -> list[Cell]:
         """Cells in the order of the grid."""
         return list(dict.fromkeys(cell_of(self.dataset, row) for row in self.metrics))
+
+    def reads_text(self, cell: Cell) -> bool:
+        """Whether a cell reads the items' own text, not a control's."""
+        return cell.encoder != NONE and cell.encoder not in self.transformed
 
     def label(self, cell: Cell) -> str:
         """Return the method, with encoder and backbone where it stands in more than one cell."""

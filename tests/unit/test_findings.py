@@ -164,7 +164,7 @@ def test_many_methods_are_counted_instead_of_named(monkeypatch: pytest.MonkeyPat
     said = say(rows, tests, [])
     assert (
         "Simple against clever, by the mean of NDCG@20: id_softmax is at least as high as all 7 "
-        "cleverer text methods; id as 6."
+        "cleverer text methods; id as 6 of them."
     ) in said
     assert said[1].startswith("Among methods that read text, by NDCG@20: text_0 beats the ID-only")
     tests = [compare(name, "id", "id", -0.05, 0.5) for name in many] + [
@@ -176,12 +176,30 @@ def test_many_methods_are_counted_instead_of_named(monkeypatch: pytest.MonkeyPat
     tests += [compare("worse", "id", "id", -0.1, 0.01)]
     said = say(rows, tests, [])
     assert said[1] == (
-        "Among methods that read text, by NDCG@20: no text method beats the ID-only model; of 7 "
-        "the difference could be chance; worse is worse than it."
+        "Among methods that read text, by NDCG@20: no text method beats the ID-only model; for 7 "
+        "others the difference could be chance; worse is worse than it."
     )
     assert said[2].endswith(
-        ": id_softmax is at least as high as 8 of the 9 cleverer text methods; id as 7."
+        ": id_softmax is at least as high as 8 of the 9 cleverer text methods; id as 7 of them."
     )
+
+
+def test_controls_are_no_text_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the sentence on text without meaning tells of them."""
+    for name in ("control", "svd"):
+        monkeypatch.setitem(CELLS, name, ("permuted", "sasrec"))
+    rows = metrics("all", 46, id=0.15, morec=0.2, spectran=0.3, control=0.1, svd=0.25)
+    tests = [compare(name, "id", "id", 0.05, 0.01) for name in ("morec", "spectran")]
+    tests += [compare("control", "id", "id", -0.05, 0.01), compare("svd", "id", "id", 0.1, 0.01)]
+    tests += [compare("spectran", "control", "control", 0.2, 0.01)]
+    said = findings(Numbers("shop", rows, tests, 0.05, {"permuted"}))
+    assert said[1] == (
+        "Among methods that read text, by NDCG@20: morec and spectran beat the ID-only model."
+    )
+    assert said[2].startswith("Text with and without meaning: spectran against control: ")
+    assert said[3] == "No simpler method reaches a cleverer text method in mean NDCG@20."
+    told = findings(Numbers("shop", rows, tests, 0.05))
+    assert "control" in told[1] and "svd is at least as high as morec" in told[3]
 
 
 def test_unseen_targets_come_with_their_interval() -> None:

@@ -102,7 +102,7 @@ def test_weighted_negatives_come_as_often_as_their_probability_says(power: float
     assert found[0] == found[2] == 0
 
 
-def test_negatives_from_events_come_as_often_as_items_are_targets() -> None:
+def test_negatives_from_events_come_as_often_as_items_have_events() -> None:
     pool = Pool.of(config("infonce", negatives_from="events"), COUNTS)
     assert np.allclose(pool.log_probability(4).exp(), COUNTS / COUNTS.sum(), atol=1e-15)
     events = np.repeat(np.arange(5), COUNTS)  # drawn evenly, in the order of items
@@ -111,9 +111,10 @@ def test_negatives_from_events_come_as_often_as_items_are_targets() -> None:
     assert np.array_equal(pool.draw(6, 50, generator(1, "negatives")), expected)
 
 
-def test_a_corrected_loss_says_how_it_draws_in_one_way_only() -> None:
+@pytest.mark.parametrize("name", ["sampled_softmax", "gbce"])
+def test_losses_that_count_on_their_draws_refuse_those_by_events(name: str) -> None:
     with pytest.raises(ConfigError, match="negatives_from: events is not for this loss"):
-        params("sampled_softmax", negatives_from="events")
+        params(name, negatives_from="events")
 
 
 def test_softmax_draws_nothing() -> None:

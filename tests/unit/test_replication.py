@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.cells import Cell
-from pipeline.evaluation.metrics import crossed_interval, interval, ndcg
+from pipeline.evaluation.metrics import crossed_interval, interval, ndcg, run_interval
 from pipeline.evaluation.outcomes import Outcomes
 from pipeline.reporting.exports import table_csv
 from pipeline.reporting.replication import (
@@ -21,6 +21,7 @@ USERS, VALID = 120, 20
 
 def outcomes(encoder="none", method="id", backbone="sasrec", seeds=3):
     rank = np.random.default_rng(0).integers(1, 60, size=(seeds, USERS)).astype(float)
+    rank[0] = np.maximum(rank[0] - 4, 1)  # a better seed: the seeds' spread counts
     rank[:, :VALID] = 1  # would lift the mean, were they counted
     return Outcomes(
         cell=Cell("toy", encoder, backbone, method),
@@ -44,8 +45,8 @@ def test_a_value_is_inside_or_on_the_side_it_lies_on():
     values = ndcg(outcomes().rank[:, VALID:], 20)
     low, high = crossed_interval(values, 0.05)
     for value, verdict in (
-        (low, "inside"),
-        (high, "inside"),
+        (low + 1e-9, "inside"),
+        (high - 1e-9, "inside"),
         (low - 1e-9, "below"),
         (high + 1e-9, "above"),
     ):
@@ -53,7 +54,10 @@ def test_a_value_is_inside_or_on_the_side_it_lies_on():
         assert found.verdict == verdict
         assert (found.metric, found.k, found.users, found.seeds) == ("ndcg", 20, 100, 3)
         assert found.mean == pytest.approx(values.mean())
-        assert found.over_users == interval(values.mean(axis=0), 0.05)
+        assert found.over_users == pytest.approx(interval(values.mean(axis=0), 0.05))
+        assert found.bounds == pytest.approx((low, high))
+        assert found.one_run == pytest.approx(run_interval(values, 0.05))
+        assert low < found.over_users[0] and found.over_users[1] < high
 
 
 @pytest.mark.parametrize(
@@ -85,4 +89,10 @@ def test_table_and_file_say_the_same():
     )
     assert (hits["metric"], hits["published_is"]) == ("hr", "below")
     assert (gains["metric"], gains["published_is"]) == ("ndcg", "above")
-    assert float(gains["low"]) < float(gains["mean"]) < float(gains["high"]) < 0.5
+    values = ndcg(outcomes().rank[:, VALID:], 20)
+    for names, bounds in (
+        (("low_users", "high_users"), interval(values.mean(axis=0), 0.05)),
+        (("low", "high"), crossed_interval(values, 0.05)),
+        (("low_run", "high_run"), run_interval(values, 0.05)),
+    ):
+        assert [float(gains[name]) for name in names] == pytest.approx(bounds, rel=1e-5)

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.batches import Positions, epoch, held_out, next_items, windows
+from pipeline.config import Positions
+from pipeline.data.batches import epoch, held_out, next_items, windows
 from pipeline.data.negatives import Pool
 from pipeline.randomness import generator
 from pipeline.values import Sequences
