@@ -160,92 +160,6 @@ def ours(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def theirs(folder: Path, settings: dict[str, Any], loss: str) -> dict[str, Any]:
-    """Train RecTools' SASRec; runs in its environment."""
-    import logging
-    import warnings
-
-    import pandas as pd
-    import pytorch_lightning as lightning
-    import rectools
-    import torch
-    from rectools.dataset import Dataset
-    from rectools.models import SASRecModel
-    from rectools.models.nn.item_net import IdEmbeddingsItemNet
-
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    torch.set_num_threads(settings["threads"])
-    stored = np.load(folder / "sequences.npz")
-    lengths = np.diff(stored["offsets"])
-    events = pd.DataFrame(
-        {
-            "user_id": np.repeat(np.arange(len(lengths)), lengths),
-            "item_id": stored["items"],
-            "weight": 1.0,
-            "datetime": pd.Timestamp("2020-01-01")
-            + pd.to_timedelta(np.arange(len(stored["items"])), unit="s"),
-        }
-    )
-
-    class Timer(lightning.Callback):
-        """RecTools copies it with its trainer, so what it finds is kept outside."""
-
-        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            clock.begin()
-
-        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
-            if trainer.current_epoch == 0:  # the warm-up
-                targets.append(int((batch["y"] > 0).sum()))
-
-        def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-            clock.advance(0)
-            clock.end()
-
-    clock = Clock()
-    targets: list[int] = []
-
-    def trainer() -> Any:
-        return lightning.Trainer(
-            max_epochs=settings["epochs"] + 1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[Timer()],
-        )
-
-    model = SASRecModel(
-        n_blocks=settings["blocks"],
-        n_heads=settings["heads"],
-        n_factors=settings["width"],
-        session_max_len=settings["history"],
-        dropout_rate=settings["dropout"],
-        loss=loss,
-        n_negatives=settings["negatives"],
-        lr=settings["learning_rate"],
-        batch_size=settings["batch_size"],
-        item_net_block_types=(IdEmbeddingsItemNet,),
-        similarity_module_kwargs={"distance": settings["similarity"]},
-        lightning_module_kwargs={"logits_t": settings["temperature"]},
-        get_trainer_func=trainer,
-    )
-    model.fit(Dataset.construct(events))
-    network = model.lightning_model.torch_model
-    return {
-        "seconds": clock.steps[1:],
-        "cpu": clock.cpu[1:],
-        "targets": sum(targets),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "versions": {
-            "rectools": rectools.__version__,
-            "torch": torch.__version__,
-            "pytorch_lightning": lightning.__version__,
-        },
-    }
-
-
 def child(python: Path, folder: Path, part: str, threads: int) -> dict[str, Any]:
     """Run one side in a process of its own."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -265,7 +179,12 @@ def child(python: Path, folder: Path, part: str, threads: int) -> dict[str, Any]
 def part(name: str, folder: Path) -> None:
     """Be a child: train one side and print its numbers as the last line."""
     settings = json.loads((folder / "settings.json").read_text())
-    found = ours(folder, settings) if name == "spectran" else theirs(folder, settings, name)
+    if name == "spectran":
+        found = ours(folder, settings)
+    else:
+        import rectools_side  # only its own environment can
+
+        found = rectools_side.train(folder, settings, name)
     print(json.dumps(found))
 
 

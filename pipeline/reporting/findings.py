@@ -81,7 +81,11 @@ def _against_id(numbers: Numbers, values: dict[Cell, Value], name: str) -> list[
 
 def _against_plain(numbers: Numbers, name: str) -> list[str]:
     """Say which text methods beat the strongest model without text, where that is not `id`."""
-    tests = [r for r in numbers.tests("ndcg", numbers.main_k) if r["against"] == "plain"]
+    tests = [
+        row
+        for row in numbers.tests("ndcg", numbers.main_k)
+        if row["against"] == "plain" and row["encoder"] not in numbers.transformed
+    ]
     found = []
     for other in dict.fromkeys(row["other"] for row in tests):
         own = [row for row in tests if row["other"] == other]
