@@ -5,6 +5,7 @@ Run in a checkout after `dvc repro`: python benchmarks/cli.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -26,6 +27,9 @@ def seconds(*words: str) -> tuple[float, str]:
 
 def main() -> int:
     """Print both times as one line of JSON; exit 1 when a limit is missed."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     programs = Path(sys.executable).parent
     os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
     spectran = str(programs / "spectran")
