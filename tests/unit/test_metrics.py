@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.cells import Cell
 from pipeline.config import EvaluateConfig, Strata
 from pipeline.evaluation.metrics import (
     METRICS,
@@ -18,7 +17,8 @@ from pipeline.evaluation.metrics import (
     slice_sizes,
     summary,
 )
-from pipeline.evaluation.outcomes import Outcomes, rank_of
+from pipeline.evaluation.outcomes import rank_of
+from tests.ranked import ranked
 
 STRATA = Strata(cold_at_most=6, median_at_most=50)
 CONFIG = EvaluateConfig(ks=[1, 2], seen_items="candidates", strata=STRATA, alpha=0.05)
@@ -26,18 +26,7 @@ CONFIG = EvaluateConfig(ks=[1, 2], seen_items="candidates", strata=STRATA, alpha
 
 def outcomes(rank, split=None, train_count=None):
     rank = np.asarray(rank, dtype=float)
-    users = rank.shape[1]
-    return Outcomes(
-        cell=Cell("toy", "none", "sasrec", "id"),
-        seeds=tuple(range(len(rank))),
-        user=np.arange(users),
-        split=np.asarray(split or ["test"] * users),
-        target=np.ones(users, dtype=np.int64),
-        train_count=np.asarray(train_count if train_count is not None else [9] * users),
-        rank=rank,
-        items="0" * 64,
-        provenance={},
-    )
+    return ranked(rank, split or ["test"] * rank.shape[1], train_count=train_count)
 
 
 def test_a_collapsed_model_ranks_in_the_middle():

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.cells import Cell
 from pipeline.evaluation.comparisons import Paired
-from pipeline.evaluation.outcomes import Outcomes
 from pipeline.naming import names
 from pipeline.params import load, read_yaml
 from pipeline.reporting.exports import table_csv
@@ -23,6 +21,7 @@ from pipeline.reporting.orderings import (
     orderings,
     orderings_markdown,
 )
+from tests.ranked import ranked
 
 PUBLISHED_HERE = {
     "sasrec": {"id": 0.02, "morec": 0.03, "llminit": 0.03, "spectran": 0.05, "spectran_sigma": 0.01}
@@ -42,17 +41,8 @@ def outcomes(encoder, method, bound, backbone="sasrec", seeds=2):
     draw = np.random.default_rng([bound, len(method)])
     rank = draw.integers(1, bound, size=(seeds, USERS)).astype(float)
     rank[:, :VALID] = 1  # validation users would lift every method alike
-    return Outcomes(
-        cell=Cell("toy", encoder, backbone, method),
-        seeds=tuple(range(seeds)),
-        user=np.arange(USERS),
-        split=np.asarray(["valid"] * VALID + ["test"] * (USERS - VALID)),
-        target=np.ones(USERS, dtype=np.int64),
-        train_count=np.full(USERS, 9),
-        rank=rank,
-        items="0" * 64,
-        provenance={},
-    )
+    split = ["valid"] * VALID + ["test"] * (USERS - VALID)
+    return ranked(rank, split, encoder=encoder, backbone=backbone, method=method)
 
 
 @pytest.fixture

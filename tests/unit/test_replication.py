@@ -5,9 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from pipeline.cells import Cell
 from pipeline.evaluation.metrics import crossed_interval, interval, ndcg, run_interval
-from pipeline.evaluation.outcomes import Outcomes
 from pipeline.reporting.exports import table_csv
 from pipeline.reporting.replication import (
     COLUMNS,
@@ -15,6 +13,7 @@ from pipeline.reporting.replication import (
     replication_rows,
     replications,
 )
+from tests.ranked import ranked
 
 USERS, VALID = 120, 20
 
@@ -23,17 +22,8 @@ def outcomes(encoder="none", method="id", backbone="sasrec", seeds=3):
     rank = np.random.default_rng(0).integers(1, 60, size=(seeds, USERS)).astype(float)
     rank[0] = np.maximum(rank[0] - 4, 1)  # a better seed: the seeds' spread counts
     rank[:, :VALID] = 1  # would lift the mean, were they counted
-    return Outcomes(
-        cell=Cell("toy", encoder, backbone, method),
-        seeds=tuple(range(seeds)),
-        user=np.arange(USERS),
-        split=np.asarray(["valid"] * VALID + ["test"] * (USERS - VALID)),
-        target=np.ones(USERS, dtype=np.int64),
-        train_count=np.full(USERS, 9),
-        rank=rank,
-        items="0" * 64,
-        provenance={},
-    )
+    split = ["valid"] * VALID + ["test"] * (USERS - VALID)
+    return ranked(rank, split, encoder=encoder, backbone=backbone, method=method)
 
 
 def paper(value, **changes):
