@@ -107,7 +107,7 @@ def _page(run: Run) -> None:
     texts = (
         render(chapters, [_described(run, name) for name in methods]),
         results_csv((c.numbers, c.protocol_short) for c in chapters),
-        report_markdown((c.numbers, c.protocol, c.findings) for c in chapters),
+        report_markdown((c.numbers, c.protocol, c.findings, c.settings) for c in chapters),
         table_csv(
             [row for c in chapters for row in efficiency.cost_rows(c.numbers, c.costs)],
             efficiency.COLUMNS,
@@ -141,7 +141,14 @@ def _chapter(run: Run, dataset: str) -> Chapter:
     from pipeline import artifacts, naming
     from pipeline.cells import cells
     from pipeline.reporting.page import Chapter
-    from pipeline.reporting.protocol import is_quick, is_synthetic, line, protocol, short
+    from pipeline.reporting.protocol import (
+        is_quick,
+        is_synthetic,
+        line,
+        own_settings,
+        protocol,
+        short,
+    )
     from pipeline.reporting.tables import Numbers
 
     params = run.params
@@ -171,6 +178,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         numbers=numbers,
         protocol=line(topics),
         protocol_short=short(topics),
+        settings=own_settings(params, wanted),
         strata=topics["strata"],
         synthetic=is_synthetic(params, dataset),
         quick=is_quick(params, dataset),

@@ -13,6 +13,7 @@ from pipeline.reporting.exports import (
     legend,
     results_csv,
     results_markdown,
+    settings_markdown,
     strata_heading,
     table_csv,
     table_row,
@@ -129,6 +130,7 @@ def _chapter(chapter: Chapter) -> list[str]:
     lines += replication_markdown(chapter.replications, numbers.level, protocol)
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
     lines += analyses_markdown(numbers, block, protocol)
+    lines += settings_markdown(block["settings"])
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]
     for entry in block["cells"]:
         hashes = ", ".join(value[:12] for value in entry["ranks_sha256"].values())

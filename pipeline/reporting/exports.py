@@ -111,10 +111,20 @@ def strata_heading(numbers: Numbers) -> str:
     return f"NDCG@{numbers.main_k} by how often the target was trained on (test users: {sizes})"
 
 
-def report_markdown(pages: Iterable[tuple[Numbers, str, list[str]]]) -> str:
-    """Return findings, results and strata of every data set."""
+def settings_markdown(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines of what methods and backbones change; none where nothing is changed."""
+    if not settings:
+        return []
+    rows = [table_row(escape(value) for value in row.values()) for row in settings]
+    return ["### Settings of their own", "", table_row(settings[0]), "|---|---|---|", *rows, ""]
+
+
+def report_markdown(
+    pages: Iterable[tuple[Numbers, str, list[str], Sequence[Mapping[str, str]]]],
+) -> str:
+    """Return findings, results, strata and settings of every data set."""
     lines = ["# Results", ""]
-    for numbers, protocol, findings in pages:
+    for numbers, protocol, findings, settings in pages:
         lines += [f"## {escape(numbers.dataset)}", "", *(f"{escape(s)}\n" for s in findings)]
         for title, table, deviation in (
             ("Test users", numbers.results(), True),
@@ -122,4 +132,5 @@ def report_markdown(pages: Iterable[tuple[Numbers, str, list[str]]]) -> str:
         ):
             lines += [f"### {title}", "", *results_markdown(table, deviation=deviation), ""]
             lines += [legend(numbers, deviation=deviation), "", f"Protocol. {escape(protocol)}", ""]
+        lines += settings_markdown(settings)
     return "\n".join(lines)

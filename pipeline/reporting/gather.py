@@ -21,7 +21,7 @@ from pipeline.reporting.card_analyses import KEY, gather
 from pipeline.reporting.cards import PROVENANCE, RANKS, check_name, outcomes, rebuild
 from pipeline.reporting.logs import minutes
 from pipeline.reporting.orderings import K
-from pipeline.reporting.protocol import line, protocol, short
+from pipeline.reporting.protocol import line, own_settings, protocol, short
 
 REFERENCE = Path(__file__).parent / "reference.yaml"
 PUBLISHED = f"NDCG@{K}"
@@ -205,6 +205,7 @@ def _block(
     return {
         "protocol": line(topics),
         "protocol_short": short(topics),
+        "settings": own_settings(params, shown),
         "reference": [r for r in references.get("rows", []) if r["backbone"] in backbones],
         "published": _published(references.get(PUBLISHED, {}), backbones, params),
         "controls": sorted({cell.encoder for cell in shown} & params.transformed),

@@ -42,6 +42,8 @@ class Chapter:
     numbers: Numbers
     protocol: str
     protocol_short: str
+    settings: Sequence[Mapping[str, str]]
+    """Methods and backbones that bring settings of their own: name, of, settings."""
     strata: str
     synthetic: bool
     quick: bool

@@ -24,7 +24,7 @@ NEGATIVES_FROM = {
 def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, str]:
     """Return the protocol of a data set as short phrases by topic, in reading order.
 
-    shown: the cells whose own values are told.
+    shown: the cells whose own settings are hinted at.
     """
     block, train, how = params.dataset(dataset), params.train_for(dataset), params.evaluate
     kept = block.preprocess.keep_last
@@ -47,8 +47,8 @@ def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, s
         "seeds": ", ".join(str(seed) for seed in train.seeds),
         "loss": f"{loss(train.loss)}; ranked by {train.ranking}",
     }
-    if variants := own_values(params, shown):
-        lines["variants"] = "; ".join(f"{name} is {text}" for name, text in variants.items())
+    if own_settings(params, shown):
+        lines["settings of their own"] = "in the table of that name"
     changed = flat(block.train)
     if changed:
         quick = f" ({QUICK_LOOK})" if is_quick(params, dataset) else ""
@@ -74,18 +74,20 @@ def loss(how: Loss) -> str:
     return f"{what}, {how.similarity} / {how.temperature:g}"
 
 
-def own_values(params: Params, shown: Sequence[Cell]) -> dict[str, str]:
-    """Return the methods and backbones of cells that bring values of their own.
+def own_settings(params: Params, shown: Sequence[Cell]) -> list[dict[str, str]]:
+    """Return the methods and backbones of cells that bring settings of their own.
 
-    Name -> `file with key = value, ...`: variants, and blocks that change `train`.
+    One row each, of the keys name, of (the file that reads it) and settings (`key = value, ...`):
+    variants, and blocks that change `train`.
     """
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
     for cell in shown:
         for kind, name in (("backbones", cell.backbone), ("methods", cell.method)):
             blocks = getattr(params, kind)
             if changes := naming.changes(kind, name, blocks):
-                found[name] = f"{naming.file_of(kind, name, blocks)} with {words(changes)}"
-    return found
+                file = naming.file_of(kind, name, blocks)
+                found[name] = {"name": name, "of": file, "settings": words(changes)}
+    return list(found.values())
 
 
 def words(changes: Mapping[str, Any]) -> str:

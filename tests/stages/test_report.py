@@ -176,6 +176,14 @@ def test_csv_holds_every_metric_with_tests_and_protocol(evaluated):
     assert test["p_t_holm_best"] == ""
 
 
+def test_settings_of_their_own_are_listed_once(evaluated):
+    text = (evaluated.root / "report" / "results.md").read_text()
+    assert text.count("| spectran | spectran | train.dropout = 0.3, ") == 1
+    page = (evaluated.root / "report" / "index.html").read_text()
+    assert page.count("<td>spectran</td><td>spectran</td><td>train.dropout = 0.3, ") == 1
+    assert "settings of their own: in the table of that name" in page
+
+
 def test_markdown_marks_the_best(evaluated):
     text = (evaluated.root / "report" / "results.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| spectran"))
@@ -265,7 +273,7 @@ def test_a_view_without_statistics_names_the_command(evaluated):
 
 
 def test_parameters_and_times_of_every_cell(page, evaluated):
-    part = page[page.index("<h3>Efficiency") : page.index("<h3>Data card")]
+    part = page[page.index("<h3>Efficiency") : page.index("<h3>Settings of their own")]
     heads = re.findall('<th scope="col">(.*?)</th>', part)
     assert heads == ["cell", "method", "backbone", "all parameters", "s per epoch",
                      "s per 1,000 users", "NDCG@20"]  # fmt: skip
@@ -291,7 +299,7 @@ def test_without_logs_there_are_no_times(evaluated):
     shutil.rmtree(evaluated.base / "logs")
     report(evaluated.run("report", quiet=True))
     page = (evaluated.root / "report" / "index.html").read_text()
-    part = page[page.index("<h3>Efficiency") : page.index("<h3>Data card")]
+    part = page[page.index("<h3>Efficiency") : page.index("<h3>Settings of their own")]
     assert "87,717" in part and "s per epoch" not in part and "clock" not in part
     assert {row["epoch_s"] for row in read(evaluated, "efficiency.csv")} == {""}
 
@@ -358,7 +366,7 @@ def test_widths_are_one_line_per_method(swept):
         for backbone, text in zip(("sasrec_d16", "sasrec", "sasrec_d64"), texts, strict=True):
             wanted = f"{naive_ndcg(swept, method, 20, backbone):.4f}"[1:]
             assert text.startswith(f"{wanted} [."), (method, backbone)
-    assert "train.width = 16" in part, "the protocol says what each block changes"
+    assert "<td>sasrec_d16</td><td>sasrec</td><td>train.width = 16</td>" in page
 
 
 def test_widths_csv_holds_every_metric(swept):

@@ -12,7 +12,7 @@ from pipeline.config import Params
 from pipeline.errors import ConfigError
 from pipeline.methods import spectran
 from pipeline.params import load
-from pipeline.reporting.protocol import own_values
+from pipeline.reporting.protocol import own_settings, protocol
 from tests import plain
 
 WRITTEN = plain.content()["methods"]
@@ -65,12 +65,15 @@ def test_a_method_replaces_values_of_train_and_the_command_line_wins(tmp_path: P
     assert forced.train_for("toys", "sasrec", "spectran_small").dropout == 0.5
 
 
-def test_the_protocol_line_names_what_a_variant_changes(tmp_path: Path) -> None:
+def test_the_table_of_settings_tells_what_a_variant_changes(tmp_path: Path) -> None:
     params = with_methods(tmp_path)
-    assert own_values(params, cells(params.grid, "demo")) == {
-        "spectran_small": "spectran with query_width = 8, train.dropout = 0.2, "
-        "train.loss.temperature = 0.1"
-    }
+    shown = cells(params.grid, "demo")
+    changes = "query_width = 8, train.dropout = 0.2, train.loss.temperature = 0.1"
+    assert own_settings(params, shown) == [
+        {"name": "spectran_small", "of": "spectran", "settings": changes}
+    ]
+    assert "settings of their own" in protocol(params, "demo", shown)
+    assert "settings of their own" not in protocol(params, "demo", ())
 
 
 def test_a_variant_of_nothing_is_refused() -> None:
