@@ -30,12 +30,19 @@ def apply(rows: np.ndarray, transform: Transform) -> np.ndarray:
 
 
 def _same_spectrum(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Replace the left singular vectors by random orthonormal ones: Q S V^T."""
-    u, s, vt = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+    """Replace the left singular vectors of the centred rows by random ones: m + Q S V^T.
+
+    The columns of Q are orthonormal and have mean zero, so that mean, covariance and X^T X stay:
+    centred or not, the spectrum is the old one. That of unit rows is nearly so, since norms move.
+    """
+    exact = rows.astype(np.float64)
+    mean = exact.mean(axis=0)
+    u, s, vt = np.linalg.svd(exact - mean, full_matrices=False)
     draw = numpy_generator(seed, "same_spectrum").standard_normal(u.shape)
-    q, r = np.linalg.qr(draw)
+    # With no more items than columns the last direction is spent on the mean; its value is zero.
+    q, r = np.linalg.qr(draw - draw.mean(axis=0))
     q *= np.sign(np.diag(r))  # makes the factor unique, so its distribution is uniform
-    return np.asarray((q * s) @ vt, dtype=np.float32)
+    return np.asarray(mean + (q * s) @ vt, dtype=np.float32)
 
 
 def _anisotropic(rows: np.ndarray, target: float) -> np.ndarray:
