@@ -173,7 +173,9 @@ class SpectralAttention(Adapter):
             return text
         ids: Tensor = self.id if items is None else F.embedding(items, self.id)
         if self.training and self.config.id_dropout:
-            level = drawn(Draw("uniform", (len(ids), 1)), ids.device)
+            # Drawn for all items, so that a step over a few of them hides the same ones.
+            level = drawn(Draw("uniform", (len(self.id), 1)), ids.device)
+            level = level if items is None else F.embedding(items, level)
             ids = ids * (level >= self.config.id_dropout)
         if self.config.fusion == "concat":
             return torch.cat([ids, text], dim=1)

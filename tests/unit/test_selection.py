@@ -38,7 +38,9 @@ def test_places_lead_back_to_the_items(backbone: str, params: config.Params, inp
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
-@pytest.mark.parametrize("name", ["spectran", "spectran_no_attention", "spectran_concat"])
+@pytest.mark.parametrize(
+    "name", ["spectran", "spectran_no_attention", "spectran_concat", "spectran_id_dropout"]
+)
 @pytest.mark.parametrize("loss", ["infonce", "bce", "gbce"])
 def test_loss_and_gradients_are_those_of_the_whole_table(
     name: str, loss: str, backbone: str, params: config.Params, inputs: Any
@@ -51,6 +53,7 @@ def test_loss_and_gradients_are_those_of_the_whole_table(
     found = []
     for items, given in ((None, batch), select(batch)):
         made.model.zero_grad()
+        torch.manual_seed(0)
         value = loss_of(made.model, phase, given, items)
         value.backward()  # type: ignore[no-untyped-call]
         found.append([value.detach(), *(p.grad for p in made.model.parameters())])
@@ -58,13 +61,14 @@ def test_loss_and_gradients_are_those_of_the_whole_table(
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(whole, own, strict=True))
 
 
+@pytest.mark.parametrize("name", ["spectran", "spectran_id_dropout"])
 def test_training_is_the_same(
-    params: config.Params, inputs: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, params: config.Params, inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     curves = []
     for share in (0.0, 1e9):
         monkeypatch.setattr(selection, "SHARE", share)
-        made = method(params, inputs)
+        made = method(params, inputs, name=name)
         picked = selects(made.model, made.phases[0], params.train, inputs.sequences.num_items)
         assert picked == (share > 1)
         curves.append(fit(made, inputs.sequences, params.train, 0).curves)
