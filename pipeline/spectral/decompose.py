@@ -178,6 +178,7 @@ def _by_dimensions(
             dsyrk(1.0, part.T, beta=1.0, c=grams[view], overwrite_c=1)
         advance(len(x))
     del work
+    energies = _energies(energy, inverse_norms)
     bases = []
     for view in views:
         gram, mean = grams.pop(view), np.zeros(width)
@@ -187,7 +188,7 @@ def _by_dimensions(
             mean = shifts[view] + offset
         values, vectors = _eigh(gram)
         del gram
-        s, kept, spread = _singular(values, cutoff, view, energy, num_items)
+        s, kept, spread = _singular(values, cutoff, view, energies[view in UNIT], num_items)
         v = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
         del vectors
         v *= column_signs(v)
@@ -211,12 +212,13 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
         raw[start : start + len(x)] = x
         advance(len(x))
     squares = np.einsum("ij,ij->i", raw, raw)
-    energy = float(squares.sum())
+    inverse_norms = reciprocal_norms(squares)
+    energies = _energies(float(squares.sum()), inverse_norms)
     bases = []
     for view in views:
         mean, matrix = np.zeros(width), raw
         if view in UNIT:
-            matrix = raw * reciprocal_norms(squares)[:, None]
+            matrix = raw * inverse_norms[:, None]
         if view in CENTRED:
             shift = matrix.mean(axis=0).astype(np.float32).astype(np.float64)
             rest = matrix - shift
@@ -225,7 +227,7 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
         directions = Directions(np.zeros(width))
         directions.add(matrix, reciprocal_norms(np.einsum("ij,ij->i", matrix, matrix)))
         values, vectors = _eigh(dsyrk(1.0, matrix.T, trans=1))
-        s, kept, spread = _singular(values, cutoff, view, energy, num_items)
+        s, kept, spread = _singular(values, cutoff, view, energies[view in UNIT], num_items)
         u = vectors[:, ::-1][:, :kept]
         v = matrix.T @ u / s
         signs = column_signs(v)
@@ -268,6 +270,11 @@ def reciprocal_norms(squares: np.ndarray) -> np.ndarray:
     return out
 
 
+def _energies(raw: float, inverse_norms: np.ndarray) -> tuple[float, float]:
+    """Return the sum of squares of the rows as they are, and of those of norm one."""
+    return raw, float((inverse_norms > 0).sum())
+
+
 def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, ascending, and vectors of a matrix given by its upper triangle; overwrites it.
 
@@ -284,7 +291,8 @@ def _singular(
 ) -> tuple[np.ndarray, int, float]:
     """Return singular values kept, descending, their number, and the sum of all their squares.
 
-    energy: sum of squares of the raw embeddings. Raises DataError when nothing is left of them.
+    energy: sum of squares of the view's rows before centring. Raises DataError when nothing is
+    left of them.
     """
     squares = np.clip(values[::-1], 0, None)
     if energy == 0:

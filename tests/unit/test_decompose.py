@@ -202,6 +202,18 @@ def test_noise_of_an_engine_is_not_a_spectrum() -> None:
         run(x)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e9])
+@pytest.mark.parametrize("n", [8, 50])
+def test_size_of_the_embeddings_does_not_matter(n: int, size: float) -> None:
+    x = language_like(n, 12)
+    plain, scaled = run(x), run(x * size)
+    for view in VIEWS:
+        factor = 1 if view in module.UNIT else size
+        np.testing.assert_allclose(scaled[view][0].s, plain[view][0].s * factor, rtol=1e-3)
+    with pytest.raises(DataError, match="all the same"):
+        run(np.full((n, 12), size), ("unit_centred",))
+
+
 def test_one_item_has_a_unit_view_only() -> None:
     x = np.array([[3.0, 4.0]])
     basis, u = run(x, ("unit",))["unit"]
