@@ -9,9 +9,9 @@ Source: SpecTran, equations 3 and 7-12, reconstructed: the text prints no public
 are lost in it. Table 3's ablations are settings: `attention: none` (A1), `softmax` (A2), `position:
 sigma` (A3), `identity` (A4), `none` (A5).
 Differs: rows of the embeddings have norm one before the decomposition; the value matrix is U; the
-scalar before the polynomial is s_1; the constant term k = 0 is included; one lambda, clamped at
-zero after every step; the ID table is added; order, h and the spread of Q and K are not stated in
-the paper.
+scalar before the polynomial is s_1; the constant term k = 0 is included; one lambda for all
+dimensions, clamped at zero after every step; the ID table is added; order, h and the spread of Q
+and K are not stated in the paper. Settings offer the other readings.
 """
 
 from __future__ import annotations
@@ -46,12 +46,16 @@ class Config(MethodConfig):
 
     view: Literal["unit", "centred", "raw", "unit_centred"]
     """Spectrum read, a name of `spectrum.views`: row normalisation and centring."""
+    embed_scale: float = Field(gt=0)
+    """What the view's rows are multiplied by, and so every s_i; U stays. 40 in AlphaFuse."""
     value: Literal["u", "sqrt_n_u"]
     """Value matrix: U, or sqrt(N) U, whose columns have entries of size one."""
     attention: Literal["softshrink", "softmax", "none"]
     """Activation of the scores; none: A = 0."""
     scaled: bool
     """Divide the scores by sqrt(h)."""
+    thresholds: Literal["one", "per_dimension"]
+    """lambda of softshrink: one, or one for every output dimension."""
     query_width: int = Field(gt=0)
     """h, width of queries and keys."""
     std: float = Field(ge=0)
@@ -98,7 +102,8 @@ class SpectralAttention(Adapter):
             self.query = nn.Parameter(torch.randn(self.text_width, *shape) * config.std)
             self.key = nn.Parameter(torch.randn(components, *shape) * config.std)
         if config.attention == "softshrink":
-            self.shrink = nn.Parameter(torch.zeros(()))
+            each = config.thresholds == "per_dimension"
+            self.shrink = nn.Parameter(torch.zeros((self.text_width, 1) if each else ()))
         first = 0 if config.constant else 1
         if config.position == "polynomial":
             ones = torch.ones(config.order + 1 - first)
@@ -109,6 +114,7 @@ class SpectralAttention(Adapter):
         value = torch.from_numpy(spectrum.u) * (items**0.5 if config.value == "sqrt_n_u" else 1.0)
         self.register_buffer("u", with_padding(value), persistent=False)
         principal = torch.from_numpy(spectrum.s)[: min(self.text_width, components)]
+        principal = principal * config.embed_scale
         ratio = principal / principal[0]
         powers = ratio[:, None] ** torch.arange(first, config.order + 1)
         match config.position_scale:
@@ -220,7 +226,7 @@ class SpectralAttention(Adapter):
             if config.fusion == "add":
                 found["cosine_id_text"] = float(F.cosine_similarity(self.id[1:], text).mean())
             if config.attention == "softshrink":
-                found["shrink"] = float(self.shrink)
+                found["shrink"] = float(self.shrink.mean())
                 found["zeros"] = float((self.attention() == 0).float().mean())  # type: ignore[union-attr]
             if config.position == "polynomial":
                 found["weight_mean"] = float(self.weights().mean())

@@ -108,6 +108,36 @@ def test_lambda_is_clamped_after_a_step() -> None:
     assert made.shrink.item() == 0
 
 
+def test_every_dimension_may_have_its_own_lambda() -> None:
+    made, one = adapter(thresholds="per_dimension"), adapter()
+    levels = [0.0, 0.02, 0.05, 0.1, 10.0]
+    made.shrink.data = torch.tensor(levels)[:, None]
+    found = made.attention()
+    assert found is not None
+    for place, level in enumerate(levels):
+        one.shrink.data.fill_(level)
+        alone = one.attention()
+        assert alone is not None and torch.equal(alone[place], found[place])
+    found.square().sum().backward()
+    assert made.shrink.grad is not None and (made.shrink.grad[:4] != 0).all()
+    made.shrink.data.fill_(-1.0)
+    made.after_step()
+    assert not made.shrink.any()
+
+
+@pytest.mark.parametrize("scale", ["s1", "si", "none"])
+@pytest.mark.parametrize("position", ["polynomial", "sigma", "identity"])
+def test_embed_scale_is_that_of_the_decomposed_rows(position: str, scale: str) -> None:
+    settings = {"position": position, "position_scale": scale}
+    found = adapter(embed_scale=40.0, **settings).text()
+    torch.manual_seed(0)
+    spec = spectrum(40 * unit_rows())
+    assert np.allclose(np.abs(spec.u), np.abs(spectrum().u), atol=1e-5)
+    spec = Spectrum("unit", spec.mean, spectrum().u, spec.s, spec.v, "")
+    expected = SpectralAttention(spec, 5, 0.02, config(**settings)).text()
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_fewer_components_than_dimensions() -> None:
     """R < D: the principal part has R entries, the other dimensions are attention only."""
     made = adapter(width=H + 3)
