@@ -11,8 +11,10 @@ models/backbone_SASRec.py).
 Differs: no distillation from similar users, since test users are new; cross-attention is causal,
 and reads no positions: the backbone adds them behind it; under cosine each view has norm one, where
 AlphaFuse normalises the joined vector, so scores reach 2 instead of 1; weights start uniform
-(Xavier in the original); AlphaFuse feeds the text into its ID branch and swaps the views in its
-contrast, which are slips.
+(Xavier in the original); the ID table starts with a spread of id_std, where AlphaFuse's start has
+one; the backbone is half as wide as the joined vector, as in public code, while SpecTran's
+parameter count fits one of full width; AlphaFuse feeds the text into its ID branch and swaps the
+views in its contrast, which are slips.
 """
 
 from __future__ import annotations

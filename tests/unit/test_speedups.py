@@ -1,14 +1,22 @@
-"""The project's own fast paths against torch's plain ones: values and gradients."""
+"""The project's own fast paths: values and gradients of torch's plain ones, and work done once."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pipeline import cosine
 from pipeline.attention import attend
+from pipeline.config import Params
 from pipeline.cosine import unit_rows
+from pipeline.methods.spectran import SpectralAttention
 from pipeline.packing import Packing
+from pipeline.training.fit import Setting
+from pipeline.training.steps import loss_of
+from tests.composed import method
 
 
 def test_unit_rows_equal_torch_with_gradients() -> None:
@@ -55,3 +63,32 @@ def test_packing_keeps_the_real_rows_and_their_gradients() -> None:
     assert torch.equal(padded, 2 * x * real[..., None])
     padded.sum().backward()
     assert x.grad is not None and torch.equal(x.grad, 2.0 * real[..., None].expand(2, 3, 2))
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
+def test_a_step_makes_the_table_and_its_norms_once(
+    backbone: str, params: Params, inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = method(params, inputs, backbone=backbone)
+    products: list[int] = []
+    normed: list[tuple[int, ...]] = []
+    text, apply = SpectralAttention.text, cosine._UnitRows.apply
+
+    def counted_text(self: SpectralAttention, items: Any = None) -> Any:
+        products.append(1)
+        return text(self, items)
+
+    def counted_apply(x: Any) -> Any:
+        normed.append(tuple(x.shape))
+        return apply(x)
+
+    monkeypatch.setattr(SpectralAttention, "text", counted_text)
+    monkeypatch.setattr(cosine._UnitRows, "apply", counted_apply)
+    setting = Setting.of(made, inputs.sequences, params.train, "cpu")
+    batch = next(iter(setting.batches(made.model, 0, "fit", 1)))
+    loss_of(made.model, made.phases[0], batch).backward()  # type: ignore[no-untyped-call]
+    rows = inputs.sequences.num_items + 1
+    assert len(products) == 1
+    # Of the table and of the states; 64 negatives per history would be a third, far larger one.
+    assert sorted(len(shape) for shape in normed) == [2, 3]
+    assert normed[0][0] == rows or normed[1][0] == rows
