@@ -90,3 +90,46 @@ def test_users_and_the_highest_number_are_those_of_the_card(column: Column) -> N
     shown = {method: text for method, text in column.shown.items() if text != "missing"}
     bold = [method for method, text in shown.items() if text.startswith("**")]
     assert bold == [max(shown, key=lambda method: float(known[method]["mean"]))]
+
+
+SPECTRA = "## Spectra"
+SPECTRUM = re.compile(r"(\d+) to (\d+), (\d+)%")
+
+
+def spectra(card: Path) -> dict[str, tuple[str, str, str]]:
+    """Return method -> effective rank of the text part before and after, ten directions' share."""
+    with card.with_name("analyses.csv").open(newline="") as file:
+        found = {
+            (row["method"], row["quantity"], row["state"]): float(row["value"])
+            for row in csv.DictReader(file)
+            if row["encoder"] == "minilm" and row["part"] == "semantic"
+        }
+    return {
+        method: (
+            f"{found[method, 'effective_rank', 'initial']:.0f}",
+            f"{found[method, 'effective_rank', 'trained']:.0f}",
+            f"{found[method, 'top_10', 'trained']:.0%}"[:-1],
+        )
+        for method, *_ in found
+    }
+
+
+def test_spectra_are_those_of_the_cards() -> None:
+    file = FILES[1]
+    part = file.read_text().split(SPECTRA)[1].split("\n## ")[0]
+    head, *lines = [line for line in part.splitlines() if line.startswith("|")]
+    cards = re.findall(r"\]\(([\w/]+/card\.md)\)", head)
+    known = [spectra(file.parent / card) for card in cards]
+    compared = 0
+    assert len(known) >= 4
+    for line in lines[1:]:
+        first, *values = (text.strip() for text in line.strip("| ").split(" | "))
+        method = first.strip("`")
+        for numbers, text in zip(known, values, strict=True):
+            if text == "missing":
+                assert method not in numbers, f"{method} is there by now"
+                continue
+            match = SPECTRUM.fullmatch(text)
+            assert match and match.groups() == numbers[method], (method, text)
+            compared += 1
+    assert compared >= 20
