@@ -15,9 +15,10 @@ reference then drops too. Histories end at the right, so positions count from th
 counts from the start. A is divided by the L read; the reference's padded length has room for
 outputs besides. Positions start truncated normal, as the reference's own reset draws them before
 its model overwrites them by Xavier-normal values. The L - 1 position biases of keys after the
-query, which the reference keeps and masks, do not exist. Items, loss and scores are those of
-`train`: unit-length states and items come from its cosine; the reference's temperature is 0.05, its
-loss a sampled softmax, its item vectors start truncated normal.
+query, which the reference keeps and masks, do not exist. d_qk and d_v are settings, and stay where
+item vectors or a method's views are narrower. Items, loss and scores are those of `train`:
+unit-length states and items come from its cosine; the reference's temperature is 0.05, its loss a
+sampled softmax, its item vectors start truncated normal.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ Source: Zhang et al. 2025 (LLMInit): the raw dimensions of largest variance over
 principal coordinates (`kind: pca`) are AlphaFuse's re-implementation (Hugo-Chinn/AlphaFuse,
 models/embedding.py).
 Differs: the spread of the start is a setting (the original takes the raw values, the
-re-implementation's columns have variance one); the original does not centre; items equally popular
-at the border are taken by ascending number, and the padding row is not counted as an item.
+re-implementation's columns have variance one); principal coordinates that keep their columns'
+relative sizes (`standardize: false`) are neither's; the original does not centre; items equally
+popular at the border are taken by ascending number, and the padding row is not counted as an item.
 """
 
 from __future__ import annotations
