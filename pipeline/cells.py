@@ -114,6 +114,19 @@ def all_cells(grid: Grid) -> list[Cell]:
     return [cell for dataset in grid.dataset for cell in cells(grid, dataset)]
 
 
+def unlisted_view(view: str, listed: Sequence[str], cells: Sequence[Cell]) -> str:
+    """Say that cells of one data set and encoder read a view that `spectrum.views` does not list.
+
+    listed: what it lists; cells: at least one.
+    """
+    names = ", ".join(str(cell) for cell in cells)
+    return (
+        f"params.yaml: spectrum.views: lists {', '.join(listed) or 'nothing'}, but {view} is read "
+        f"by {names}. Add {view} there and run: spectran spectrum {cells[0].dataset} "
+        f"{cells[0].encoder}"
+    )
+
+
 def leftovers(
     root: Path, known: Mapping[Cell, Sequence[int]], dataset: str, artifact: Artifact = RANKS
 ) -> Iterator[Path]:

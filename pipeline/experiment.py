@@ -16,10 +16,10 @@ import pyarrow as pa
 import torch
 
 from pipeline import artifacts, naming
-from pipeline.cells import NONE, UNTRAINED_SEEDS
+from pipeline.cells import NONE, UNTRAINED_SEEDS, Cell, unlisted_view
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
-from pipeline.errors import ConfigError, DataError, DivergedError
+from pipeline.errors import ArtifactError, ConfigError, DataError, DivergedError
 from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
 from pipeline.files import sha256_file
 from pipeline.model import (
@@ -34,7 +34,7 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.training.fit import ONE_ITEM, Checkpoint, Fitted, Log, fit, initialised
+from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
 from pipeline.training.parameters import Trained, trained_numbers
 from pipeline.training.steps import LOSS
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
@@ -131,20 +131,23 @@ class Experiment:
         backbone = naming.settings("backbones", cell["backbone"], params.backbones)
         found = _module("methods", cell["method"], params.methods)
         encoder_code = _module("backbones", cell["backbone"], params.backbones)
-        assert isinstance(method, MethodConfig) and isinstance(backbone, MethodConfig)
         needs = naming.needs(found, method)
         trained = found.build.__annotations__.get("return") != "Untrained"
         _fits(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
         if len(inputs.catalog) < 2:
-            raise DataError(ONE_ITEM)
-        inputs.check()
+            raise DataError(one_item(cell["dataset"]))
+        try:
+            inputs.check()
+        except ArtifactError:
+            _views_listed(params, cell, needs)
+            raise
         _ = inputs.sequences
+        key = params.width_key(cell["dataset"], cell["backbone"], cell["method"])
         if trained:
             # Refuses sizes that do not fit.
-            built: Backbone = encoder_code.build(backbone, train.width, train.dropout)
+            built: Backbone = encoder_code.build(backbone, train.width, train.dropout, key)
             _has_times(cell, built, inputs)
-        key = params.width_key(cell["dataset"], cell["backbone"], cell["method"])
         build = _builder(found, encoder_code, method, backbone, inputs, train, key)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
         held = 0
@@ -388,7 +391,8 @@ def _builder(
     """Return what puts the cell's parts together; every call draws new initial values."""
 
     def sequence_encoder(width: int) -> Backbone:
-        built = encoder_code.build(backbone, width, train.dropout)
+        key = width_key if width == train.width else f"a part of {width_key} {train.width}"
+        built = encoder_code.build(backbone, width, train.dropout, key)
         assert isinstance(built, Backbone)
         return built
 
@@ -413,6 +417,16 @@ def _has_times(cell: Mapping[str, str], backbone: Backbone, inputs: CellInputs) 
             f"{cell['dataset']} has no times: its log knows only an order, or misses the time of "
             "some event. Turn the setting off that reads times, or use another backbone."
         )
+
+
+def _views_listed(params: Params, cell: Mapping[str, str], needs: tuple[str, ...]) -> None:
+    """Raise ConfigError when the cell reads a view of the spectrum that `spectran spectrum` skips.
+
+    The command that a missing file names would then not make it.
+    """
+    for view in naming.views(needs):
+        if view not in params.spectrum.views:
+            raise ConfigError(unlisted_view(view, params.spectrum.views, [Cell(**cell)]))
 
 
 def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bool) -> None:

@@ -10,11 +10,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 from torch import Tensor, nn
 
 from pipeline.cosine import unit_rows
@@ -40,6 +40,19 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    _block: str | None = PrivateAttr(default=None)
+
+    @property
+    def block(self) -> str:
+        """The block of params.yaml to edit, for messages: of a variant its own, not its file's."""
+        return self._block or self.__module__.removeprefix("pipeline.")
+
+    def at(self, block: str) -> Self:
+        """Return these settings as read from a block, e.g. `methods.whitenrec_plus`."""
+        found = self.model_copy()
+        found._block = block
+        return found
 
 
 class Rates(NamedTuple):

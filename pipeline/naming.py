@@ -7,12 +7,15 @@ import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from pipeline.errors import ConfigError, near_miss
 from pipeline.strict import build
+
+if TYPE_CHECKING:
+    from pipeline.model import MethodConfig
 
 _FOLDER = Path(__file__).parent
 
@@ -47,7 +50,7 @@ def file_of(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> str:
     return named
 
 
-def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> BaseModel:
+def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> MethodConfig:
     """Build the `Config` of a method or backbone from its block in params.yaml.
 
     Raises ConfigError for an unknown name, a missing block or a wrong value.
@@ -62,8 +65,8 @@ def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> Base
             f"params.yaml: {kind}.{name}.{TRAIN}: found {train!r}, expected values of `train`."
         )
     own = {key: value for key, value in blocks[name].items() if key not in (OF, TRAIN)}
-    built: BaseModel = build(found.Config, own, f"params.yaml: {kind}.{name}")
-    return built
+    built: MethodConfig = build(found.Config, own, f"params.yaml: {kind}.{name}")
+    return built.at(f"{kind}.{name}")
 
 
 def needs(found: ModuleType, config: BaseModel) -> tuple[str, ...]:
@@ -71,6 +74,12 @@ def needs(found: ModuleType, config: BaseModel) -> tuple[str, ...]:
     own = getattr(found, "needs", None)
     listed: tuple[str, ...] = own(config) if own else found.NEEDS
     return listed
+
+
+def views(needs: tuple[str, ...]) -> list[str]:
+    """Return the views of the spectrum among a method's inputs."""
+    kinds = (need.partition(":") for need in needs)
+    return [view for kind, _, view in kinds if kind == "spectrum"]
 
 
 def changes(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

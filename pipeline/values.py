@@ -103,6 +103,8 @@ class Sequences:
     """N."""
     fingerprint: str
     """Of the catalogue."""
+    dataset: str = "D"
+    """Name of the data set, for messages; D as long as it has none."""
 
     def __post_init__(self) -> None:
         lengths = np.diff(self.offsets)
@@ -147,6 +149,7 @@ class Sequences:
             test_at=held["test_at"].to_numpy(),
             num_items=len(catalog),
             fingerprint=catalog.fingerprint,
+            dataset=dataset,
         )
 
     def save(self, root: Path, dataset: str, params: Mapping[str, Any]) -> Path:

@@ -198,6 +198,7 @@ def grid(params: Params) -> Iterator[str]:
                 wanted = "a real backbone" if trained else "none"
                 yield f"params.yaml: grid.{group}.backbone: {name}; this group takes {wanted}."
     yield from idle_vectors(params)
+    yield from unlisted_views(params)
     try:
         for cell in all_cells(params.grid):
             cell.train(params)
@@ -219,6 +220,36 @@ def idle_vectors(params: Params) -> Iterator[str]:
                 f"reads item text uses them. Add {name} to the encoders of a group with such "
                 f"methods, e.g. grid.text.encoder, or take it out of grid.encoder."
             )
+
+
+def unlisted_views(params: Params) -> Iterator[str]:
+    """Yield views of the spectrum that the grid's cells read but `spectran spectrum` skips."""
+    from pipeline import naming
+    from pipeline.cells import NONE, Cell, all_cells, unlisted_view
+    from pipeline.errors import ConfigError
+
+    listed = params.spectrum.views
+    read: dict[str, list[str]] = {}
+    for name in params.methods:
+        file = method_file(params, name)
+        try:
+            config = naming.settings("methods", name, params.methods)
+        except ConfigError:
+            continue  # told by `blocks`, as is a file without NEEDS
+        if file is not None and hasattr(file, "NEEDS"):
+            views = naming.views(naming.needs(file, config))
+            read[name] = [view for view in views if view not in listed]
+    try:
+        cells = all_cells(params.grid)
+    except ConfigError:
+        return  # told by `grid`
+    without: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.encoder != NONE:
+            for view in read.get(cell.method, ()):
+                without.setdefault((cell.dataset, cell.encoder, view), []).append(cell)
+    for (_, _, view), reading in without.items():
+        yield unlisted_view(view, listed, reading)
 
 
 def misplaced(params: Params) -> Iterator[str]:

@@ -24,7 +24,7 @@ from pipeline.attention import attend
 from pipeline.data.batches import History
 from pipeline.data.cloze import Masking
 from pipeline.dropout import dropout
-from pipeline.errors import ConfigError
+from pipeline.layouts import refuse_heads
 from pipeline.model import Backbone, MethodConfig, Targets
 from pipeline.packing import Packing
 
@@ -119,11 +119,10 @@ class BERT4Rec(Backbone):
         return packing.pad(x_TD)
 
 
-def build(config: Config, width: int, dropout: float) -> Backbone:
-    """Return the encoder. Raises ConfigError when the heads do not divide the width."""
-    if width % config.heads:
-        raise ConfigError(
-            f"params.yaml: backbones.bert4rec.heads: {config.heads} does not divide train.width "
-            f"{width}. Allowed: a divisor of the width."
-        )
+def build(config: Config, width: int, dropout: float, key: str = "train.width") -> Backbone:
+    """Return the encoder. Raises ConfigError when the heads do not divide the width.
+
+    key: where the width is set, for messages.
+    """
+    refuse_heads(config.heads, width, config.block, key)
     return BERT4Rec(config, width, dropout)

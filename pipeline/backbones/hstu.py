@@ -169,6 +169,6 @@ class HSTU(Backbone):
         return packing.pad(x_TD)
 
 
-def build(config: Config, width: int, dropout: float) -> Backbone:
-    """Return the encoder."""
+def build(config: Config, width: int, dropout: float, key: str = "train.width") -> Backbone:
+    """Return the encoder; every width fits."""
     return HSTU(config, width, dropout)

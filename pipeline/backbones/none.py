@@ -10,6 +10,6 @@ class Config(MethodConfig):
     """No settings."""
 
 
-def build(config: Config, width: int, dropout: float) -> Backbone:
+def build(config: Config, width: int, dropout: float, key: str = "train.width") -> Backbone:
     """Raise ConfigError: there is nothing to train."""
     raise ConfigError("backbone none: this method is trained and needs a backbone, e.g. sasrec.")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.attention import attend
 from pipeline.data.batches import History
 from pipeline.dropout import dropout
+from pipeline.layouts import refuse_heads
 from pipeline.model import Backbone, MethodConfig
 from pipeline.packing import Packing
 
@@ -95,13 +96,10 @@ class SASRec(Backbone):
         return packing.pad(self.norm(x_TD))
 
 
-def build(config: Config, width: int, dropout: float) -> Backbone:
-    """Return the encoder. Raises ConfigError when the heads do not divide the width."""
-    from pipeline.errors import ConfigError
+def build(config: Config, width: int, dropout: float, key: str = "train.width") -> Backbone:
+    """Return the encoder. Raises ConfigError when the heads do not divide the width.
 
-    if width % config.heads:
-        raise ConfigError(
-            f"params.yaml: backbones.sasrec.heads: {config.heads} does not divide train.width "
-            f"{width}. Allowed: a divisor of the width."
-        )
+    key: where the width is set, for messages.
+    """
+    refuse_heads(config.heads, width, config.block, key)
     return SASRec(config, width, dropout)

@@ -83,8 +83,11 @@ class NullSpace(Adapter):
         return found
 
 
-def null_width(config: Config, spectrum: Spectrum, width: int) -> int:
-    """Return n of the first `width` components. Raises DataError when a threshold leaves none."""
+def null_width(config: Config, spectrum: Spectrum, width: int, key: str = "train.width") -> int:
+    """Return n of the first `width` components; key: where the width is set.
+
+    Raises DataError when a threshold leaves none.
+    """
     if config.null_threshold is None:
         return round(config.null_share * width)
     squares = np.square(spectrum.s.astype(np.float64))
@@ -93,17 +96,17 @@ def null_width(config: Config, spectrum: Spectrum, width: int) -> int:
     found = int((shares <= config.null_threshold).sum())
     if not found:
         raise DataError(
-            f"methods.alphafuse.null_threshold: {config.null_threshold:g} leaves no null space: "
-            f"the smallest of the {width} eigenvalues is {shares[-1]:.3g} of the rows' mean "
-            f"squared norm. Use a larger threshold or train.width, or null_threshold: null."
+            f"params.yaml: {config.block}.null_threshold: {config.null_threshold:g} leaves no null "
+            f"space: the smallest of the {width} eigenvalues is {shares[-1]:.3g} of the rows' mean "
+            f"squared norm. Use a larger threshold or {key}, or null_threshold: null."
         )
     return found
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
-    width = parts.train.width
+    width, key = parts.train.width, parts.width_key
     spectrum = inputs.spectrum("centred")
-    rows = leading(spectrum, width, standardize=config.standardize, key=parts.width_key)
-    null, cover = null_width(config, spectrum, width), config.fusion == "cover"
+    rows = leading(spectrum, width, standardize=config.standardize, key=key)
+    null, cover = null_width(config, spectrum, width, key), config.fusion == "cover"
     return single(NullSpace(torch.from_numpy(rows), null, config.id_std, cover), parts)

@@ -25,9 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.adapters import IdTable, TextMap, text_rows
-from pipeline.errors import ConfigError
 from pipeline.fusion import CrossViews
-from pipeline.layouts import halves
+from pipeline.layouts import halves, refuse_heads
 from pipeline.linear import uniform_linear
 from pipeline.model import Inputs, Method, MethodConfig, Parts, Phase, SeqModel, View
 from pipeline.objectives.alignment import SoftContrast
@@ -73,14 +72,10 @@ class TwoLinear(nn.Module):
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError when two views or the heads do not fit the width."""
-    width, _ = halves(parts.train.width, "methods.llm_esr")
-    if width % config.heads:
-        raise ConfigError(
-            f"params.yaml: methods.llm_esr.heads: {config.heads} does not divide {width}, half of "
-            f"train.width. Allowed: a divisor of it."
-        )
-    spectrum = inputs.spectrum("centred")
     key, whole = parts.width_key, parts.train.width
+    width, _ = halves(whole, config.block, key)
+    refuse_heads(config.heads, width, config.block, f"half of {key} {whole}")
+    spectrum = inputs.spectrum("centred")
     columns = leading(spectrum, width, standardize=config.standardize, key=key, whole=whole)
     start = torch.from_numpy(columns)
     start = start * (config.id_std / start.std())

@@ -47,11 +47,12 @@ def most_varied(
     share: float,
     width: int,
     key: str = "train.width",
+    block: str = "methods.llminit",
 ) -> np.ndarray:
     """Return [width] the columns of largest variance over popular items, ascending.
 
-    values: [N, H]; counts: [N] training events; key: where the width is set. Raises DataError when
-    H < width, or when the share holds fewer than two items.
+    values: [N, H]; counts: [N] training events; key, block: where the width and the share are set.
+    Raises DataError when H < width, or when the share holds fewer than two items.
     """
     items, columns = values.shape
     popular = np.argsort(-counts, kind="stable")[: int(share * items)]
@@ -62,21 +63,21 @@ def most_varied(
         )
     if len(popular) < 2:
         raise DataError(
-            f"methods.llminit.popular_share: {share:g} of {items} items are fewer than two, which "
-            f"have no variance. Use a larger share."
+            f"params.yaml: {block}.popular_share: {share:g} of {items} items are fewer than two, "
+            f"which have no variance. Use a larger share."
         )
     variances = values[popular].astype(np.float64).var(axis=0)
     return np.sort(np.argsort(-variances, kind="stable")[:width])
 
 
-def _differ(rows: torch.Tensor, *, every: bool) -> None:
+def _differ(rows: torch.Tensor, block: str, *, every: bool) -> None:
     """Raise DataError when the chosen columns (with `every`: one of them) are constant."""
     constant = (rows == rows[0]).all(dim=0)
     if bool(constant.all()) or (every and bool(constant.any())):
         raise DataError(
-            f"methods.llminit: {int(constant.sum())} of the {len(constant)} dimensions of largest "
-            f"variance are the same for all {len(rows)} items, so they cannot be scaled. Use text "
-            f"that tells the items apart, or the method id."
+            f"{block}: {int(constant.sum())} of the {len(constant)} dimensions of largest variance "
+            f"are the same for all {len(rows)} items, so they cannot be scaled. Use text that "
+            f"tells the items apart, or the method id."
         )
 
 
@@ -87,21 +88,21 @@ def needs(config: Config) -> tuple[str, ...]:
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method."""
-    width = parts.train.width
+    width, key = parts.train.width, parts.width_key
     if config.kind == "pca":
         rows = torch.from_numpy(
             leading(
                 inputs.spectrum("centred"),
                 width,
                 standardize=config.standardize,
-                key=parts.width_key,
+                key=key,
             )
         )
     else:
         values, counts = inputs.semantic.values[1:], inputs.sequences.train_counts()[1:]
-        chosen = most_varied(values, counts, config.popular_share, width, parts.width_key)
+        chosen = most_varied(values, counts, config.popular_share, width, key, config.block)
         rows = torch.from_numpy(values[:, chosen])
-        _differ(rows, every=config.standardize)
+        _differ(rows, config.block, every=config.standardize)
         if config.centre:
             rows = rows - rows.mean(dim=0)
         if config.standardize:

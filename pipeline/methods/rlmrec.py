@@ -71,14 +71,14 @@ def held(config: Config, inputs: int, width: int) -> int:
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
-    """Compose the method. Raises ConfigError when a concatenation cannot halve train.width."""
+    """Compose the method. Raises ConfigError when a concatenation cannot halve the width."""
     train = parts.train
     rows = text_rows(inputs.semantic, config.scale)
     size, width = rows.shape[1], train.width
     adapter: Adapter
     pair: nn.Module
     if config.fusion == "concat":
-        part = halves(width, "methods.rlmrec.fusion: concat")
+        part = halves(width, f"{config.block}.fusion: concat", parts.width_key)
         text = TextMap(rows, projector(size, part.text, config), part.text)
         adapter = Concat([IdTable(len(inputs.catalog), part.id, train.item_std), text])
         pair = Columns()

@@ -244,15 +244,15 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError for settings under which the text has no part."""
     if config.attention == "none" and config.position == "none":
         raise ConfigError(
-            "params.yaml: methods.spectran: attention and position are both none, so the text has "
-            "no part in the item vectors. Use the method id instead."
+            f"params.yaml: {config.block}: attention and position are both none, so the text has "
+            f"no part in the item vectors. Use the method id instead."
         )
     train = parts.train
     if config.fusion in ("concat", "nullspace"):
         ids = round(config.id_share * train.width)
         if not 0 < ids < train.width:
             raise ConfigError(
-                f"params.yaml: methods.spectran.id_share: {config.id_share:g} of {train.width} "
+                f"params.yaml: {config.block}.id_share: {config.id_share:g} of {train.width} "
                 f"columns ({parts.width_key}) are {ids} for ID vectors; fusion {config.fusion} "
                 f"needs one for them and one for the text. Use another share or a larger width."
             )

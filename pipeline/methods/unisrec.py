@@ -89,9 +89,16 @@ def held(config: Config, inputs: int, width: int) -> int:
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
-    """Compose the method. Raises ConfigError when the widths do not fit train.width."""
+    """Compose the method. Raises ConfigError when the widths do not fit the cell's."""
     train = parts.train
-    part = widths(config.fusion, config.id_width, config.text_width, train.width, "methods.unisrec")
+    part = widths(
+        config.fusion,
+        config.id_width,
+        config.text_width,
+        train.width,
+        block=config.block,
+        key=parts.width_key,
+    )
     rows = text_rows(inputs.semantic, config.scale)
     text = TextMap(rows, Mixture(rows.shape[1], part.text, config), part.text)
     adapter: Adapter = text

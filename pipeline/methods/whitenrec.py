@@ -81,7 +81,15 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     width = parts.train.width
     rows = [whiten(inputs.spectrum("centred"), config.kind, eps=config.eps, floor=config.floor)]
     for groups in config.groups:
-        values = inputs.semantic.values[1:]
-        rows.append(whiten_groups(values, groups, config.kind, eps=config.eps, floor=config.floor))
+        rows.append(
+            whiten_groups(
+                inputs.semantic.values[1:],
+                groups,
+                config.kind,
+                eps=config.eps,
+                floor=config.floor,
+                key=f"{config.block}.groups",
+            )
+        )
     shared = Summed(head(config.head, rows[0].shape[1], width, config.init_gain))
     return single(TextMap(torch.from_numpy(np.stack(rows)), shared, width), parts)

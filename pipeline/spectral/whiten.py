@@ -34,19 +34,25 @@ def whiten(spectrum: Spectrum, kind: Kind, *, eps: float, floor: float) -> np.nd
 
 
 def whiten_groups(
-    values: np.ndarray, groups: int, kind: Kind, *, eps: float, floor: float
+    values: np.ndarray,
+    groups: int,
+    kind: Kind,
+    *,
+    eps: float,
+    floor: float,
+    key: str = "methods.whitenrec.groups",
 ) -> np.ndarray:
     """Return [N, H] float32: each of `groups` runs of H / groups columns is whitened on its own.
 
     values: [N, H], raw embeddings. Relaxed whitening: the more groups, the more of the correlation
-    between columns stays. One group is `whiten`. Raises ConfigError when the groups do not divide
-    H, DataError when a group has no spread. N H^2 / groups.
+    between columns stays. One group is `whiten`. key: where the groups are set. Raises ConfigError
+    when they do not divide H, DataError when a group has no spread. N H^2 / groups.
     """
     items, width = values.shape
     if width % groups:
         raise ConfigError(
-            f"params.yaml: methods.whitenrec.groups: {groups} does not divide the {width} columns "
-            f"of the embeddings. Allowed: divisors of {width}."
+            f"params.yaml: {key}: {groups} does not divide the {width} columns of the embeddings. "
+            f"Allowed: divisors of {width}."
         )
     parts = []
     for columns in np.split(values.astype(np.float64), groups, axis=1):
@@ -55,8 +61,8 @@ def whiten_groups(
         eigenvalues, vectors = np.clip(eigenvalues[::-1], 0, None), vectors[:, ::-1]
         if not eigenvalues[0] > 0:
             raise DataError(
-                f"whitening: one of {groups} groups of columns is the same for all items. Use "
-                f"fewer groups."
+                f"params.yaml: {key}: one of {groups} groups of columns is the same for all "
+                f"items. Use fewer groups."
             )
         vectors = vectors * column_signs(vectors)
         parts.append(_whitened(centred @ vectors, vectors, eigenvalues, kind, eps, floor))

@@ -30,7 +30,13 @@ Log = Callable[..., None]
 Curve = tuple[int, str, str, float]
 """Epoch, phase, name, value."""
 
-ONE_ITEM = "train: the catalogue has one item; there is nothing to rank. Use data with more items."
+
+def one_item(dataset: str) -> str:
+    """Say that a catalogue is too small to rank."""
+    return (
+        f"train: {dataset}: the catalogue has one item, and ranking needs at least two. Use data "
+        f"with more items, or lower datasets.{dataset}.preprocess.core."
+    )
 
 
 @dataclass
@@ -197,17 +203,19 @@ class Setting:
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:
+    own = f"datasets.{data.dataset}.preprocess"
     if len(cut) == 0:
         raise DataError(
-            "train: no user has two training events. Use a smaller core, or another split."
+            f"train: {data.dataset}: no user has two training events, and at least one must. "
+            f"Lower {own}.core, or use another {own}.split."
         )
     if len(valid) == 0:
         raise DataError(
-            "train: the validation split is empty, early stopping has nothing to watch. "
-            "Use more users, or another split."
+            f"train: {data.dataset}: the validation split is empty, but early stopping watches "
+            f"at least one user of it. Use data with more users, or another {own}.split."
         )
     if data.num_items < 2:
-        raise DataError(ONE_ITEM)
+        raise DataError(one_item(data.dataset))
 
 
 @dataclass

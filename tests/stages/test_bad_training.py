@@ -117,6 +117,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
     return make
 
 
+def edit(changes: dict[str, Any]) -> None:
+    """Lay values over params.yaml, by dotted keys; blocks that are not there are made."""
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    for key, value in changes.items():
+        *blocks, last = key.split(".")
+        place = content
+        for block in blocks:
+            place = place.setdefault(block, {})
+        place[last] = value
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
 def trained(*cell: str) -> None:
     """Train a cell and read what it left."""
     done = run("train", *cell)
@@ -186,6 +198,119 @@ def test_too_wide_names_the_key_that_sets_the_width(
     assert f", {key} asks for " in message and f"Set {key} to at most 12" in message
 
 
+# ------------------------------------------------------------------------- keys to edit
+
+
+MISFITS: tuple[tuple[int, dict[str, Any], str, str, str], ...] = (
+    (9, {"backbones.sasrec.heads": 2}, "sasrec", "id",
+     "backbones.sasrec.heads: 2 does not divide the width 9 (KEY). Allowed: a divisor of 9"),
+    (9, {"backbones.bert4rec.heads": 2}, "bert4rec", "id",
+     "backbones.bert4rec.heads: 2 does not divide the width 9 (KEY)"),
+    (8, {"backbones.sasrec.heads": 8}, "sasrec", "llm_esr",
+     "backbones.sasrec.heads: 8 does not divide the width 4 (a part of KEY 8)"),
+    (8, {"methods.llm_esr.heads": 3}, "sasrec", "llm_esr",
+     "methods.llm_esr.heads: 3 does not divide the width 4 (half of KEY 8)"),
+    (9, {}, "sasrec", "llm_esr", "params.yaml: KEY: 9 is odd, but methods.llm_esr halves it"),
+    (9, {"methods.rlmrec.fusion": "concat"}, "sasrec", "rlmrec",
+     "params.yaml: KEY: 9 is odd, but methods.rlmrec.fusion: concat halves it"),
+    (8, {"methods.unisrec.text_width": 3}, "sasrec", "unisrec",
+     "methods.unisrec.text_width: 3 does not fit KEY 8 with fusion none"),
+    (8, {"methods.alphafuse.null_threshold": 1e-12}, "sasrec", "alphafuse",
+     "Use a larger threshold or KEY, or null_threshold: null"),
+)  # fmt: skip
+"""Width, other values, backbone, method, and what is said, with KEY for where the width is set."""
+
+
+@pytest.mark.parametrize("section", ["", "datasets", "backbones", "methods"])
+def test_a_size_that_does_not_fit_names_the_key_that_sets_the_width(
+    here: Callable[..., Path], section: str
+) -> None:
+    here(width=7)
+    if not section:  # the data set's own width would win
+        content = yaml.safe_load(Path("params.yaml").read_text())
+        del content["datasets"]["demo"]["train"]["width"]
+        Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    before = Path("params.yaml").read_bytes()
+    for width, changes, backbone, method, told in MISFITS:
+        names = {"datasets": "demo", "backbones": backbone, "methods": method}
+        key = f"{section}.{names[section]}.train.width" if section else "train.width"
+        edit(changes | {key: width})
+        assert told.replace("KEY", key) in said(run("train", *cell_of(method, backbone)))
+        Path("params.yaml").write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "of", "changes", "told"),
+    [
+        ("methods", "whitenrec_plus", "whitenrec", {"groups": [5]}, ".groups: 5 does not divide"),
+        ("methods", "alphafuse_cover", "alphafuse", {"null_threshold": 1e-12},
+         ".null_threshold: 1e-12 leaves no null space"),
+        ("methods", "llminit_var", "llminit", {"popular_share": 0.1},
+         ".popular_share: 0.1 of 12 items are fewer than two"),
+        ("methods", "spectran_no_attention", "spectran", {"position": "none"},
+         ": attention and position are both none"),
+        ("methods", "spectran_concat", "spectran", {"id_share": 0.01}, ".id_share: 0.01 of 8"),
+        ("methods", "llm_esr_wide", "llm_esr", {"heads": 3}, ".heads: 3 does not divide"),
+        ("methods", "llm_esr_wide", "llm_esr", {"train": {"width": 7}},
+         ".train.width: 7 is odd, but methods.llm_esr_wide halves it"),
+        ("methods", "rlmrec_wide", "rlmrec", {"fusion": "concat", "train": {"width": 7}},
+         ".train.width: 7 is odd, but methods.rlmrec_wide.fusion: concat halves it"),
+        ("methods", "unisrec_wide", "unisrec", {"id_width": 3}, ".id_width: 3 does not fit"),
+        ("methods", "unisrec_wide", "unisrec", {"fusion": "concat", "id_width": 8},
+         ".id_width: 8 leaves no column"),
+        ("methods", "unisrec_wide", "unisrec",
+         {"fusion": "concat", "id_width": 2, "text_width": 2}, ".id_width: 2 and text_width 2 add"),
+        ("backbones", "bert4rec_last", "bert4rec", {"heads": 3}, ".heads: 3 does not divide"),
+        ("backbones", "sasrec_softmax", "sasrec", {"heads": 3}, ".heads: 3 does not divide"),
+    ],
+)  # fmt: skip
+def test_a_mistake_of_a_variant_names_its_own_block(
+    here: Callable[..., Path], kind: str, name: str, of: str, changes: dict[str, Any], told: str
+) -> None:
+    here(width=8)
+    block = yaml.safe_load(Path("params.yaml").read_text())[kind]
+    edit({f"{kind}.{name}": {**block[of], **block.get(name, {}), "of": of, **changes}})
+    method, backbone = (name, "sasrec") if kind == "methods" else ("id", name)
+    encoder = "none" if method == "id" else "hash"
+    message = said(run("train", "demo", encoder, backbone, method))
+    assert f"params.yaml: {kind}.{name}{told}" in message and f"{kind}.{of}." not in message
+
+
+# ------------------------------------------------------------------------- views of the spectrum
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "view", "lists"),
+    [
+        ("spectran", {"methods.spectran.view": "raw"}, "raw", "unit, centred"),
+        ("svd", {"methods.svd.view": "unit_centred"}, "unit_centred", "unit, centred"),
+        ("whitenrec", {"spectrum.views": ["unit"]}, "centred", "unit"),
+        ("whitenrec", {"spectrum.views": []}, "centred", "nothing"),
+    ],
+)
+def test_a_view_that_is_not_made_names_what_makes_it(
+    here: Callable[..., Path], method: str, changes: dict[str, Any], view: str, lists: str
+) -> None:
+    here()
+    (Path("artifacts/spectrum/demo/hash") / f"{view}.safetensors").unlink(missing_ok=True)
+    edit(changes)
+    message = said(run("train", *cell_of(method)))
+    assert f"spectrum.views: lists {lists}, but {view} is read by demo/hash/sasrec/{method}. Add " \
+        f"{view} there and run: spectran spectrum demo hash" in message  # fmt: skip
+    edit({"spectrum.views": [*WRITTEN["spectrum"]["views"], view]})
+    assert run("spectrum", "demo", "hash").exit_code == 0
+    trained(*cell_of(method))
+
+
+def test_a_view_that_lies_there_is_read_though_no_longer_listed(here: Callable[..., Path]) -> None:
+    here()
+    edit({"spectrum.views": ["unit"]})
+    trained(*cell_of("whitenrec"))
+
+
+# ------------------------------------------------------------------------- equal and short text
+
+
 def test_equal_titles_lower_the_rank(here: Callable[..., Path]) -> None:
     here(title=lambda n: f"Toy {'abc'[n % 3]}")
     for method in FILES:
@@ -230,12 +355,14 @@ def test_constant_text(here: Callable[..., Path]) -> None:
         config = naming.settings("methods", method, settings)
         cell = cell_of(method)
         if "spectrum:centred" in naming.needs(found, config):
-            assert "centred.safetensors is missing" in said(run("train", *cell)), method
+            message = said(run("train", *cell))
+            assert f"lists unit, but centred is read by demo/hash/sasrec/{method}. Add" in message
         elif method == "svd":
             assert "items with equal text add none" in said(run("train", *cell))
         elif method == "llminit_var":
             message = said(run("train", *cell))
             assert "the same for all 12 items" in message and "or the method id" in message
+            assert "methods.llminit_var: 4 of the 4 dimensions" in message
         else:
             trained(*cell)
 
@@ -256,7 +383,8 @@ def test_a_catalogue_of_one_item(here: Callable[..., Path], backbone: str) -> No
     here(items=1, spectrum=False)
     for method in METHODS if backbone == "sasrec" else FILES:
         message = said(run("train", *cell_of(method, backbone)))
-        assert "the catalogue has one item; there is nothing to rank. Use data with" in message
+        assert "train: demo: the catalogue has one item, and ranking needs at least two" in message
+        assert "lower datasets.demo.preprocess.core" in message
     assert not Path("artifacts/ranks").exists()
 
 

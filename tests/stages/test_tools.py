@@ -103,6 +103,31 @@ def test_check_names_what_does_not_agree(
     assert any(said in line for line in found), found
 
 
+def test_check_names_every_cell_that_reads_a_view_which_is_not_made(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unlist(content: dict[str, Any]) -> None:
+        content["spectrum"]["views"] = ["unit"]
+        content["methods"]["svd"]["view"] = "raw"
+        content["grid"]["dataset"] = ["demo", "toys"]
+        content["grid"]["text"] |= {"backbone": ["sasrec", "hstu"], "method": ["llminit", "svd"]}
+        variant = {**content["methods"]["llminit"], "of": "llminit", "kind": "var"}
+        content["methods"]["llminit_raw"] = variant
+        content["grid"]["ablation"] = {
+            "encoder": ["minilm"], "backbone": ["sasrec"], "method": ["llminit_raw", "spectran"],
+        }  # fmt: skip
+
+    edit(tree / "params.yaml", unlist)
+    found = problems(tree, capsys)
+    assert found == [
+        f"params.yaml: spectrum.views: lists unit, but {view} is read by "
+        f"{dataset}/minilm/sasrec/{method}, {dataset}/minilm/hstu/{method}. Add {view} there and "
+        f"run: spectran spectrum {dataset} minilm"
+        for dataset in ("demo", "toys")
+        for view, method in (("centred", "llminit"), ("raw", "svd"))
+    ]
+
+
 def test_check_warns_of_each_unpinned_hub_model_in_use(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

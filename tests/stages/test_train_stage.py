@@ -218,7 +218,10 @@ def test_a_pipe_gets_no_bar_and_no_colour(project: Path, variables: dict[str, st
         ("demo none sasrec id --device cuda:99", "CUDA devices. Use --device cpu"),
         ("demo none sasrec id --threads 0", "threads"),
         ("demo none sasrec id --out params.yaml", "A folder is expected"),
-        ("demo none sasrec id --set backbones.sasrec.heads=3 --out s", "does not divide.*width 8"),
+        (
+            "demo none sasrec id --set backbones.sasrec.heads=3 --out s",
+            r"does not divide the width 8 \(datasets\.demo\.train\.width\)",
+        ),
         ("demo none sasrec id --set backbones.sasrec.history=0 --out s", "greater than 0"),
         ("demo hash sasrec llminit --set datasets.demo.train.width=16 --out s", "11 components"),
         ("demo hash sasrec alphafuse --set datasets.demo.train.width=16 --out s", "11 components"),
@@ -301,13 +304,16 @@ def replaced(root: Path, catalog: Catalog, **changes: Any) -> None:
 def test_without_validation_users_nothing_is_trained(project: Path) -> None:
     replaced(project, Catalog.load(project / "artifacts", "demo"))
     said = refused(*CELL)
-    assert "validation split is empty" in said and "Use more users, or another split" in said
+    assert "train: demo: the validation split is empty" in said and "at least one user" in said
+    assert "Use data with more users, or another datasets.demo.preprocess.split" in said
 
 
 def test_without_training_events_nothing_is_trained(project: Path) -> None:
     catalog = Catalog.load(project / "artifacts", "demo")
     replaced(project, catalog, train_end=np.ones(4, int), valid_at=np.ones(4, int))
-    assert "no user has two training events" in refused(*CELL)
+    said = refused(*CELL)
+    assert "train: demo: no user has two training events, and at least one must" in said
+    assert "Lower datasets.demo.preprocess.core, or use another datasets.demo.prep" in said
 
 
 def test_a_catalogue_of_one_item_is_refused(project: Path) -> None:
@@ -315,7 +321,7 @@ def test_a_catalogue_of_one_item_is_refused(project: Path) -> None:
     catalog = Catalog.of(table)
     catalog.save(project / "artifacts", "demo", {})
     replaced(project, catalog, valid_at=np.full(4, 2), test_at=np.full(4, -1))
-    assert "the catalogue has one item" in refused(*CELL)
+    assert "demo: the catalogue has one item, and ranking needs at least two" in refused(*CELL)
 
 
 def test_divergence_names_the_learning_rate(project: Path) -> None:

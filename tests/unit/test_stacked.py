@@ -281,9 +281,9 @@ def test_a_part_can_say_that_it_is_not_stackable(params: config.Params, inputs: 
 
 def test_nothing_to_validate_with_is_refused(params: config.Params, inputs: Any) -> None:
     train = trained(params)
-    data = dataclasses.replace(inputs.sequences, valid_at=np.full(20, -1))
+    data = dataclasses.replace(inputs.sequences, valid_at=np.full(20, -1), dataset="toys")
     together = fit_together({0: method(params, inputs, train, 0, "id")}, data, train)
-    with pytest.raises(DataError, match="validation split is empty"):
+    with pytest.raises(DataError, match="train: toys: the validation split is empty"):
         next(together)
 
 

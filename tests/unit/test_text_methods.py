@@ -222,7 +222,7 @@ def test_padding_neither_answers_nor_asks() -> None:
     ("width", "heads", "message"),
     [
         (7, 1, r"train\.width: 7 is odd, but methods\.llm_esr halves it"),
-        (8, 3, r"methods\.llm_esr\.heads: 3 does not divide 4, half of train\.width"),
+        (8, 3, r"llm_esr\.heads: 3 does not divide the width 4 \(half of train\.width 8\)"),
     ],
 )
 def test_llm_esr_refuses_sizes_that_do_not_divide(
@@ -250,23 +250,24 @@ def test_llm_esr_refuses_sizes_that_do_not_divide(
 def test_widths_left_open_follow_from_the_layout(
     layout: Layout, id_width: int | None, text_width: int | None, expected: tuple[int, int]
 ) -> None:
-    assert widths(layout, id_width, text_width, 8, "methods.x") == Widths(*expected)
+    found = widths(layout, id_width, text_width, 8, block="methods.x", key="train.width")
+    assert found == Widths(*expected)
 
 
 @pytest.mark.parametrize(
     ("layout", "id_width", "text_width", "width", "message"),
     [
         ("none", 4, None, 8, r"methods\.x\.id_width: 4 does not fit .* fusion none\. Write null"),
-        ("none", None, 4, 8, r"methods\.x\.text_width: 4 does not fit train\.width 8"),
+        ("none", None, 4, 8, r"methods\.x\.text_width: 4 does not fit y\.train\.width 8"),
         ("add", 4, None, 8, r"methods\.x\.id_width: 4 does not fit .*Write 8, or null"),
-        ("concat", 4, 3, 8, r"id_width: 4 and text_width 3 add up to 7, not to train\.width 8"),
-        ("concat", 8, None, 8, r"methods\.x\.id_width: 8 leaves no column .* train\.width 8"),
+        ("concat", 4, 3, 8, r"id_width: 4 and text_width 3 add up to 7, not to y\.train\.width 8"),
+        ("concat", 8, None, 8, r"methods\.x\.id_width: 8 leaves no column of y\.train\.width 8"),
         ("concat", None, 9, 8, r"methods\.x\.text_width: 9 leaves no column"),
-        ("concat", None, None, 7, r"train\.width: 7 is odd, but methods\.x\.fusion: concat halves"),
+        ("concat", None, None, 7, r" y\.train\.width: 7 is odd, but methods\.x\.fusion: concat"),
     ],
 )
 def test_widths_that_do_not_fit_are_refused_by_key(
     layout: Layout, id_width: int | None, text_width: int | None, width: int, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        widths(layout, id_width, text_width, width, "methods.x")
+        widths(layout, id_width, text_width, width, block="methods.x", key="y.train.width")

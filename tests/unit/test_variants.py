@@ -44,8 +44,14 @@ def with_methods(tmp_path: Path, changes: dict[str, object] | None = None) -> Pa
 def test_a_variant_is_read_by_the_file_it_names() -> None:
     found = naming.settings("methods", "spectran_small", METHODS)
     assert isinstance(found, spectran.Config) and found.query_width == 8
+    assert found.block == "methods.spectran_small"
     assert naming.file_of("methods", "spectran_small", METHODS) == "spectran"
     assert naming.file_of("methods", "id", METHODS) == "id"
+
+
+def test_settings_made_in_code_are_those_of_their_file() -> None:
+    values = naming.settings("methods", "spectran_small", METHODS).model_dump()
+    assert spectran.Config(**values).block == "methods.spectran"
 
 
 def test_changes_are_those_against_the_block_of_the_file() -> None:
