@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.artifacts import Table
     from pipeline.cells import Cell
     from pipeline.reporting.logs import Times
-    from pipeline.reporting.methods import MethodText
     from pipeline.reporting.page import Chapter
 
 FILES = (
@@ -25,6 +24,7 @@ FILES = (
     "results.md",
     "efficiency.csv",
     "spectral_weights.csv",
+    "spectral_summary.csv",
     "widths.csv",
 )
 
@@ -53,7 +53,7 @@ def report(
     ] = False,
 ) -> None:
     """Write the report: a self-contained HTML page, results.csv and results.md, and the numbers
-    of its figures as CSV: efficiency, spectral_weights, widths.
+    of its figures as CSV: efficiency, spectral_weights, spectral_summary, widths.
 
     With --card: write a result card instead, a folder that is kept in the repository.
     """
@@ -80,10 +80,10 @@ def report(
 
 def _page(run: Run) -> None:
     from pipeline import artifacts
-    from pipeline.cells import all_cells
     from pipeline.files import TEMPORARY, write_atomic
     from pipeline.reporting import efficiency, weights, widths
     from pipeline.reporting.exports import report_markdown, results_csv, table_csv
+    from pipeline.reporting.methods import origins
     from pipeline.reporting.page import render
 
     grid = run.params.grid
@@ -103,9 +103,9 @@ def _page(run: Run) -> None:
     if run.plan(reads=reads, writes=paths, memory_bytes=3 * 10**8, disk_bytes=5 * 10**6):
         return
     chapters = [_chapter(run, dataset) for dataset in grid.dataset]
-    methods = list(dict.fromkeys(cell.method for cell in all_cells(grid)))
+    summaries = [row for c in chapters for row in c.weights_summary]
     texts = (
-        render(chapters, [_described(run, name) for name in methods]),
+        render(chapters, origins(run.params)),
         results_csv((c.numbers, c.protocol_short) for c in chapters),
         report_markdown((c.numbers, c.protocol, c.findings, c.settings) for c in chapters),
         table_csv(
@@ -116,6 +116,7 @@ def _page(run: Run) -> None:
             [row for c in chapters for row in weights.position_rows(c.positions)],
             weights.POSITION_COLUMNS,
         ),
+        table_csv(*weights.summary_table(summaries)),
         table_csv(
             [row for c in chapters for row in widths.sweep_rows(c.numbers, c.sweeps)],
             widths.COLUMNS,
@@ -125,16 +126,6 @@ def _page(run: Run) -> None:
         write_atomic(path, text.encode(), run.target / TEMPORARY)
     run.say(f"report: {paths[0].absolute().as_uri()}")
     run.done(paths, f"{len(chapters)} data sets", f"open {paths[0]}", report=str(paths[0]))
-
-
-def _described(run: Run, name: str) -> MethodText:
-    from pipeline import naming
-    from pipeline.reporting.methods import describe
-    from pipeline.reporting.protocol import words
-
-    blocks = run.params.methods
-    changes = words(naming.changes("methods", name, blocks))
-    return describe(name, naming.file_of("methods", name, blocks), changes)
 
 
 def _chapter(run: Run, dataset: str) -> Chapter:

@@ -70,8 +70,9 @@ class InfoNCE(Objective):
 
     loss = -log( exp(s(h,t)/tau) / (exp(s(h,t)/tau) + sum_n exp(s(h,n)/tau)) ), mean over targets.
     Source: SpecTran section 4.1 (InfoNCE, 64 negatives); cosine and tau = 0.07 from AlphaFuse.
-    Differs: negatives are shared and collisions left out, see above; they are drawn from the items
-    with a training event unless `negatives_from` says otherwise.
+    Differs: negatives are shared by the positions of a history, and one that equals a position's
+    target is left out; they are drawn from the items with a training event unless `negatives_from`
+    says otherwise.
     """
 
     reads_batch_only = True

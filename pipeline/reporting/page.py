@@ -24,11 +24,17 @@ from pipeline.reporting.collapse import collapse_charts, collapse_groups, collap
 from pipeline.reporting.efficiency import Cost, cost_chart, cost_table, costs
 from pipeline.reporting.findings import findings
 from pipeline.reporting.logs import Times
-from pipeline.reporting.methods import MethodText
+from pipeline.reporting.methods import Origin
 from pipeline.reporting.protocol import QUICK_LOOK
 from pipeline.reporting.spectra import spectrum_charts, spectrum_views
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
-from pipeline.reporting.weights import Position, position_charts, positions, weights_table
+from pipeline.reporting.weights import (
+    Position,
+    position_charts,
+    positions,
+    summary_rows,
+    weights_table,
+)
 from pipeline.reporting.widths import Sweep, sweep_chart, sweep_table, sweeps
 
 Curves = Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]]
@@ -148,6 +154,11 @@ class Chapter:
     def weights_rows(self) -> list[dict[str, str]]:
         """What the cells with spectral attention learned, one row each."""
         return weights_table(self.numbers, self.curves, self.monitor)
+
+    @property
+    def weights_summary(self) -> list[dict[str, Any]]:
+        """The same of every seed, with sums over the dimensions; for spectral_summary.csv."""
+        return summary_rows(self.curves, self.monitor, self.provenance, self.spectra)
 
     @property
     def positions(self) -> list[Position]:
@@ -274,7 +285,7 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def render(chapters: Sequence[Chapter], methods: Sequence[MethodText]) -> str:
+def render(chapters: Sequence[Chapter], origins: Mapping[str, Sequence[Origin]]) -> str:
     """Return the page. Everything but our own charts is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -288,5 +299,5 @@ def render(chapters: Sequence[Chapter], methods: Sequence[MethodText]) -> str:
     environment.filters |= {"number": number, "p_value": p_value}
     environment.globals |= {"line_class": line_class}
     return environment.get_template("report.html.j2").render(
-        chapters=chapters, methods=methods, quick_look=QUICK_LOOK
+        chapters=chapters, origins=origins, quick_look=QUICK_LOOK
     )

@@ -61,6 +61,60 @@ def weights_table(
     return table
 
 
+SUMMARY_COLUMNS = (
+    "dataset", "encoder", "backbone", "method", "seed", "principal_mean", "principal_sum",
+    "subordinate_mean", "subordinate_sum", "lambda", "zeros",
+)  # fmt: skip
+"""Of spectral_summary.csv, before a_0..a_K: over output dimensions, in the best state."""
+
+
+def summary_rows(
+    curves: Mapping[Cell, Mapping[int, Sequence[Mapping[str, Any]]]],
+    monitor: str,
+    provenance: Mapping[str, Any],
+    spectra: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return one row per cell with spectral weights and seed; a_k of its own powers only.
+
+    A curve is the mean over the dimensions that have such a weight: min(D', R) principal ones and
+    D' subordinate ones. provenance, spectra, errors: see `positions`.
+    """
+    found = []
+    for cell, seeds in curves.items():
+        for seed, rows in seeds.items():
+            best = at_best(rows, monitor)
+            if "principal" not in best:
+                continue
+            made = provenance[str(cell)]["params"]
+            width = _text_width(made)
+            principal = min(width, len(_singular(cell, made, spectra)))
+            row = {
+                **cell.fields,
+                "seed": seed,
+                "principal_mean": best["principal"],
+                "principal_sum": best["principal"] * principal,
+                "subordinate_mean": best["subordinate"],
+                "subordinate_sum": best["subordinate"] * width,
+                "lambda": best.get("shrink"),
+                "zeros": best.get("zeros"),
+            }
+            found.append(row | {f"a_{k}": a for k, a in coefficients(best).items()})
+    return found
+
+
+def summary_table(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the rows of `summary_rows` with all columns, None where one has no value, and these.
+
+    a_k stand in the order of their powers.
+    """
+    powers = {name for row in rows for name in row} - set(SUMMARY_COLUMNS)
+    ordered = sorted(powers, key=lambda name: int(name.removeprefix("a_")))
+    columns = (*SUMMARY_COLUMNS, *ordered)
+    return [dict.fromkeys(columns) | dict(row) for row in rows], columns
+
+
 POSITION_COLUMNS = (
     "dataset", "encoder", "backbone", "method", "seed", "component", "singular_value", "start",
     "learned",
@@ -100,13 +154,7 @@ def positions(
         learned = {seed: coefficients(at_best(rows, monitor)) for seed, rows in seeds.items()}
         if not all(learned.values()) or not made["method"].get("learn_position"):
             continue
-        views = spectra[cell.encoder]["views"]
-        if (view := made["method"]["view"]) not in views:
-            raise ArtifactError(
-                f"{cell} was trained on the view `{view}`, of which there are no statistics. "
-                f"Run: spectran spectrum {cell.dataset} {cell.encoder}"
-            )
-        singular, scale = _components(made, views[view]["singular_values"])
+        singular, scale = _components(made, _singular(cell, made, spectra))
         ones = dict.fromkeys(next(iter(learned.values())), 1.0)
         by_seed = {seed: polynomial(own, singular, scale) for seed, own in learned.items()}
         start = polynomial(ones, singular, scale)
@@ -134,17 +182,37 @@ def coefficients(values: Mapping[str, float]) -> dict[int, float]:
     }
 
 
+def _singular(
+    cell: Cell, made: Mapping[str, Any], spectra: Mapping[str, Mapping[str, Any]]
+) -> Sequence[float]:
+    """Return the singular values [R] that a cell was trained on.
+
+    Raises ArtifactError when the statistics lack its view.
+    """
+    views, view = spectra[cell.encoder]["views"], made["method"]["view"]
+    if view not in views:
+        raise ArtifactError(
+            f"{cell} was trained on the view `{view}`, of which there are no statistics. "
+            f"Run: spectran spectrum {cell.dataset} {cell.encoder}"
+        )
+    values: Sequence[float] = views[view]["singular_values"]
+    return values
+
+
+def _text_width(made: Mapping[str, Any]) -> int:
+    """Return D', the columns of the text part."""
+    method, width = made["method"], int(made["train"]["width"])
+    return width - round(method["id_share"] * width) if method["fusion"] == "concat" else width
+
+
 def _components(
     made: Mapping[str, Any], values: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the singular values of the principal components, and what scales each one's f."""
-    method, width = made["method"], made["train"]["width"]
-    if method["fusion"] == "concat":
-        width -= round(method["id_share"] * width)
-    singular = tuple(values[:width])
+    singular = tuple(values[: _text_width(made)])
     ones = (1.0,) * len(singular)
     scales = {"s1": singular[:1] * len(singular), "si": singular, "none": ones}
-    return singular, scales[method["position_scale"]]
+    return singular, scales[made["method"]["position_scale"]]
 
 
 def position_charts(found: Sequence[Position]) -> list[Panel]:

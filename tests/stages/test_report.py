@@ -16,7 +16,7 @@ from pipeline import artifacts
 from pipeline.cells import cells
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.params import load
-from pipeline.reporting.methods import describe
+from pipeline.reporting.methods import described
 from stages.evaluate import evaluate
 from stages.report import FILES, report
 
@@ -219,19 +219,25 @@ def test_data_sets_without_a_card_are_refused(evaluated):
 
 
 def test_docstring_blocks_end_at_the_next_one(tmp_path):
-    (tmp_path / "x.py").write_text(
-        '"""X: a thing.\n\nSource: a paper,\nequation 3.\nDiffers: width.\n\nMore."""'
+    path = tmp_path / "x.py"
+    path.write_text(
+        '"""X: a thing.\n\nSource: a paper,\nequation 3.\nDiffers: width.\nMasks: 2.\n\nMore."""'
     )
-    found = describe("x", folder=tmp_path)
+    found = described("x", path)
     assert (found.summary, found.source, found.differs) == (
-        "X: a thing.", "a paper, equation 3.", "width.",
+        "X: a thing.", "a paper, equation 3.", "width. Masks: 2.",
     )  # fmt: skip
-    assert describe("absent", folder=tmp_path).source == ""
+    assert described("absent", tmp_path / "absent.py").source == ""
 
 
-@pytest.mark.parametrize("name", ["id", "spectran", "popularity", "text_neighbour"])
-def test_shipped_methods_say_their_source(name):
-    assert describe(name).source and describe(name).differs
+def test_origins_stand_in_groups(page):
+    part = page[page.index('<section id="methods"') :]
+    assert re.findall("<h3>(.*?)</h3>", part) == [
+        "Methods", "Backbones", "Losses", "Text encoders and their spectra",
+    ]  # fmt: skip
+    losses = part[part.index("<h3>Losses") : part.index("<h3>Text encoders")]
+    assert re.findall('<th scope="row">(.*?)<small>', losses) == ["infonce"]
+    assert "one that equals a position&#39;s target is left out" in losses
 
 
 def test_the_page_shows_what_spectral_attention_learned(page):
@@ -258,6 +264,19 @@ def test_the_learned_f_stands_beside_its_start_and_the_spectrum(page, evaluated)
         assert float(row["start"]) == pytest.approx(s[0] * (1 + r + r * r), rel=1e-5)
         learned = s[0] * (0.75 + (0.5 + seed) * r - 0.25 * r * r)
         assert float(row["learned"]) == pytest.approx(learned, rel=1e-5)
+
+
+def test_every_seed_s_weights_are_written_with_their_sums(evaluated):
+    rows = read(evaluated, "spectral_summary.csv")
+    assert [(r["method"], r["seed"]) for r in rows] == [("spectran", "0"), ("spectran", "1")]
+    for row in rows:
+        assert (row["dataset"], row["encoder"], row["backbone"]) == ("demo", "minilm", "sasrec")
+        assert (row["principal_mean"], row["subordinate_mean"]) == ("30.5", "170.25")
+        # The text part has all 32 columns of the demo's width.
+        assert (row["principal_sum"], row["subordinate_sum"]) == ("976", "5448")
+        assert (row["lambda"], row["zeros"]) == ("", "")
+        a = [row["a_0"], row["a_1"], row["a_2"]]
+        assert a == ["0.75", str(0.5 + int(row["seed"])), "-0.25"]
 
 
 def test_a_view_without_statistics_names_the_command(evaluated):

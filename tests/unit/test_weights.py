@@ -11,7 +11,14 @@ import torch
 from pipeline.cells import Cell
 from pipeline.methods import spectran
 from pipeline.reporting.tables import Numbers
-from pipeline.reporting.weights import at_best, positions, weights_table
+from pipeline.reporting.weights import (
+    SUMMARY_COLUMNS,
+    at_best,
+    positions,
+    summary_rows,
+    summary_table,
+    weights_table,
+)
 from pipeline.values import Spectrum
 from tests import plain
 
@@ -56,6 +63,20 @@ SETTINGS = plain.content()["methods"]["spectran"]
 SINGULAR = np.array([4.0, 3.0, 1.5, 1.0, 0.5, 0.25], np.float32)
 
 
+def attention_over(width: int, settings: dict[str, Any]) -> spectran.SpectralAttention:
+    """The adapter of nine items whose text has the six components SINGULAR."""
+    rng = np.random.default_rng(0)
+    spectrum = Spectrum(
+        "unit",
+        np.zeros(6, np.float32),
+        np.linalg.qr(rng.normal(size=(9, 6)))[0].astype(np.float32),
+        SINGULAR,
+        np.eye(6, dtype=np.float32),
+        "",
+    )
+    return spectran.SpectralAttention(spectrum, width, 0.02, spectran.Config(**settings))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -70,16 +91,7 @@ SINGULAR = np.array([4.0, 3.0, 1.5, 1.0, 0.5, 0.25], np.float32)
 def test_f_is_that_of_the_model(changes: dict[str, Any]) -> None:
     """The report reads settings, coefficients and spectrum; the model computes f in tensors."""
     width, settings = 5, SETTINGS | changes
-    rng = np.random.default_rng(0)
-    spectrum = Spectrum(
-        "unit",
-        np.zeros(6, np.float32),
-        np.linalg.qr(rng.normal(size=(9, 6)))[0].astype(np.float32),
-        SINGULAR,
-        np.eye(6, dtype=np.float32),
-        "",
-    )
-    model = spectran.SpectralAttention(spectrum, width, 0.02, spectran.Config(**settings))
+    model = attention_over(width, settings)
     start = model.weights().detach().numpy().copy()
     with torch.no_grad():
         model.position.copy_(torch.arange(1, len(model.position) + 1) * 0.3)
@@ -107,3 +119,55 @@ def test_a_frozen_polynomial_has_learned_nothing() -> None:
     curves = {cell: {0: rows(1, position_0=1.0)}}
     numbers = Numbers("demo", [], [], 0.05)
     assert positions(numbers, curves, MONITOR, {str(cell): {"params": made}}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("width", "changes"),
+    [
+        (4, {}),
+        (5, {"fusion": "concat", "id_share": 0.4}),
+        (4, {"fusion": "nullspace", "id_share": 0.5}),
+        (8, {}),
+        (4, {"attention": "none"}),
+        (4, {"attention": "softmax", "position": "sigma"}),
+    ],
+    ids=["paper", "concat", "nullspace", "wider than the text", "no attention", "sigma"],
+)
+def test_sums_are_those_of_the_model(width: int, changes: dict[str, Any]) -> None:
+    """The report multiplies means; here every weight of the model is added up by itself."""
+    settings = SETTINGS | {"std": 1.0} | changes
+    torch.manual_seed(0)
+    model = attention_over(width, settings)
+    f = model.weights().detach().tolist()
+    found = model.attention()
+    a = torch.zeros(width, 6) if found is None else found.detach()
+    columns = 3 if settings["fusion"] == "concat" else width
+    principal = sum(abs(float(a[i, i]) + f[i]) for i in range(min(columns, 6)))
+    subordinate = sum(abs(float(a[i, j])) for i in range(columns) for j in range(columns, 6))
+    cell = Cell("demo", "minilm", "sasrec", "spectran")
+    monitored = [{"epoch": 1, "phase": "fit", "name": MONITOR, "value": 0.5}]
+    measures = model.measures()
+    curve = [
+        {"epoch": 1, "phase": "fit", "name": name, "value": value}
+        for name, value in measures.items()
+    ]
+    (row,) = summary_rows(
+        {cell: {3: monitored + curve}},
+        MONITOR,
+        {str(cell): {"params": {"method": settings, "train": {"width": width}}}},
+        {"minilm": {"views": {"unit": {"singular_values": SINGULAR.tolist()}}}},
+    )
+    assert row["principal_sum"] == pytest.approx(principal, rel=1e-5)
+    assert row["subordinate_sum"] == pytest.approx(subordinate, rel=1e-5)
+    assert (row["principal_mean"], row["seed"]) == (measures["principal"], 3)
+    assert row["lambda"] == (0.0 if settings["attention"] == "softshrink" else None)
+    powers = [f"a_{k}" for k in range(4)] if settings["position"] == "polynomial" else []
+    assert list(row)[len(SUMMARY_COLUMNS) :] == powers
+
+
+def test_powers_of_all_cells_are_columns_in_order() -> None:
+    short = dict.fromkeys(SUMMARY_COLUMNS, 1.0)
+    table, columns = summary_table([short | {"a_1": 2.0, "a_10": 3.0}, short | {"a_0": 4.0}])
+    assert columns == (*SUMMARY_COLUMNS, "a_0", "a_1", "a_10")
+    assert [(r["a_0"], r["a_1"], r["a_10"]) for r in table] == [(None, 2.0, 3.0), (4.0, None, None)]
+    assert summary_table([]) == ([], SUMMARY_COLUMNS)
