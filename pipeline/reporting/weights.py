@@ -209,7 +209,8 @@ def _components(
     made: Mapping[str, Any], values: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the singular values of the principal components, and what scales each one's f."""
-    singular = tuple(values[: _text_width(made)])
+    size = made["method"]["embed_scale"]
+    singular = tuple(size * value for value in values[: _text_width(made)])
     ones = (1.0,) * len(singular)
     scales = {"s1": singular[:1] * len(singular), "si": singular, "none": ones}
     return singular, scales[made["method"]["position_scale"]]

@@ -85,8 +85,9 @@ def attention_over(width: int, settings: dict[str, Any]) -> spectran.SpectralAtt
         {"position_scale": "none", "order": 2},
         {"fusion": "concat", "id_share": 0.3},
         {"fusion": "none"},
+        {"embed_scale": 40.0},
     ],
-    ids=["paper", "si without constant", "no scale", "concat", "text only"],
+    ids=["paper", "si without constant", "no scale", "concat", "text only", "scaled rows"],
 )
 def test_f_is_that_of_the_model(changes: dict[str, Any]) -> None:
     """The report reads settings, coefficients and spectrum; the model computes f in tensors."""
