@@ -4,10 +4,10 @@
 
 Reads a preprocessed data set below --root, and the spectrum of --encoder where --method needs it.
 Times an epoch of --seeds seeds together (`pipeline/training/stacked.py`), one after another, and in
-single-thread processes side by side, beside an epoch of one seed, on --device. Whole epochs count,
-validation and copies of the state included; the first epoch together, in which a step is recorded,
-is printed apart. Rounds alternate, medians count, and the load average is printed beside every
-round.
+--processes single-thread processes side by side (`pipeline/training/side_by_side.py`), beside an
+epoch of one seed, on --device. Whole epochs count, validation and copies of the state included; the
+first epoch together, in which a step is recorded, is printed apart, and the start of processes is
+left out. Rounds alternate, medians count, and the load average is printed beside every round.
 
 `--set train.width=4 --set train.batch_size=8` leaves little but the cost of launching, also on a
 CPU. The limit holds for up to five seeds on CUDA devices; on a CPU seeds train one by one.
@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import statistics
-import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,61 +77,28 @@ def cell(arguments: argparse.Namespace) -> Any:
     return dataclasses.replace(work, train=work.train.model_copy(update=train))
 
 
-def one_seed(arguments: argparse.Namespace) -> None:
-    """Be a child: train one seed; after the warm-up wait for a line."""
+def one_seed(arguments: argparse.Namespace, seed: int, *, log: Any, advance: Any) -> None:
+    """Be a child: train one seed."""
     from pipeline.training.fit import Checkpoint, deterministic
 
     work = cell(arguments)
     deterministic(arguments.device, 1)
+    work.fit_seed(seed, device=arguments.device, checkpoint=Checkpoint(), log=log, advance=advance)
+
+
+def in_processes(arguments: argparse.Namespace) -> float:
+    """Return the seconds of an epoch of all seeds, each in a process of its own."""
+    from pipeline.training.side_by_side import side_by_side
+
+    took = []
 
     def log(event: str, **numbers: Any) -> None:
-        if event == "epoch" and numbers["epoch"] == 1:
-            print("ready", flush=True)
-            sys.stdin.readline()
+        if event == "epoch" and numbers["epoch"] > 1:
+            took.append(numbers["seconds"])
 
-    work.fit_seed(
-        int(arguments.part),
-        device=arguments.device,
-        checkpoint=Checkpoint(),
-        log=log,
-        advance=lambda n: None,
-    )
-    print("done", flush=True)
-
-
-def side_by_side(arguments: argparse.Namespace) -> float:
-    """Return the seconds of an epoch of all seeds, each in a process of its own."""
-    command = [sys.executable, *sys.argv, "--device", arguments.device]
-    environment = {**os.environ, "PYTHONPATH": str(TREE), "OMP_NUM_THREADS": "1"}
-    children = [
-        subprocess.Popen(
-            [*command, "--part", str(seed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for seed in range(arguments.seeds)
-    ]
-
-    def await_line(child: subprocess.Popen[str], expected: str) -> None:
-        assert child.stdout is not None
-        if child.stdout.readline().strip() != expected:
-            raise SystemExit("a process of one seed failed; see above.")
-
-    for child in children:
-        await_line(child, "ready")
-    started = time.perf_counter()
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("\n")
-        child.stdin.flush()
-    for child in children:
-        await_line(child, "done")
-    seconds = time.perf_counter() - started
-    for child in children:
-        child.wait()
-    return seconds / arguments.epochs
+    jobs = {seed: partial(one_seed, arguments, seed) for seed in range(arguments.seeds)}
+    side_by_side(jobs, arguments.processes, log=log, advance=lambda n: None)
+    return statistics.median(took) * math.ceil(arguments.seeds / arguments.processes)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -176,7 +144,7 @@ def compare(arguments: argparse.Namespace) -> int:
         found = {name: clock.medians[0] for name, clock in clocks.items()}
         for name, clock in clocks.items():
             cpu.setdefault(name, []).append(clock.medians[1])
-        found["side by side"] = side_by_side(arguments)
+        found["side by side"] = in_processes(arguments)
         for name, took in found.items():
             seconds.setdefault(name, []).append(took)
         took = ", ".join(f"{name} {value:.3f} s" for name, value in found.items())
@@ -217,11 +185,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=5, help="timed, after one more to warm up")
     parser.add_argument("--rounds", type=int, default=3, help="how often")
-    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, help="side by side; default: one per core")
     arguments = parser.parse_args()
-    if arguments.part:
-        one_seed(arguments)
-        return 0
+    cores = arguments.processes or os.cpu_count() or 1
+    arguments.processes = min(cores, arguments.seeds)
     return compare(arguments)
 
 

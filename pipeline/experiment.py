@@ -171,17 +171,20 @@ class Experiment:
         """Files this cell reads."""
         return list(self.inputs.paths().values())
 
-    def memory_bytes(self, seeds: int = 1) -> int:
+    def memory_bytes(self, seeds: int = 1, processes: int = 1) -> int:
         """Return a rough need, from above: libraries, inputs, tables, what a step holds, scores.
 
         An input lies there as bytes, as an array, in the model, and once more on the way. A trained
         table needs itself, gradient and moments (4); their copies in the best, the present and the
-        next state (9); and the keys it ranks by, with their gradient. seeds: trained at a time.
+        next state (9); and the keys it ranks by, with their gradient. seeds: trained at a time in
+        one process. processes: that train at a time; more than one are children of another, which
+        holds libraries and inputs too.
         """
-        inputs = sum(path.stat().st_size for path in self.reads)
+        inputs = 600_000_000 + 4 * sum(path.stat().st_size for path in self.reads)
         tables = 15 * self.train.width if self.trained else 0
         numbers = (len(self.inputs.catalog) + 1) * (tables + self.held) * seeds
-        return 600_000_000 + 4 * inputs + 4 * numbers + CHUNK_BYTES
+        parent = inputs if processes > 1 else 0
+        return parent + processes * (inputs + 4 * numbers + CHUNK_BYTES)
 
     def disk_bytes(self) -> int:
         """Return a rough need: the model, and the state kept for resuming."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,19 @@ from stages.command import command
 from stages.run import Run, pick_device
 
 if TYPE_CHECKING:
+    from pipeline.config import Params
     from pipeline.experiment import Experiment
+    from pipeline.training.fit import Log
     from pipeline.training.store import SeedStore
 
 TOLD = ("seconds", "best_epoch", "epochs", "rank_seconds", "rank_users")
 """What the log says of a finished seed. The report reads its times there: a clock has no place in
 artifacts."""
+QUICK = 200_000
+"""Histories that a seed reads at most, below which it gets no process of its own.
+
+To start and end one takes about 3 s of a core; the demo's seeds, which read 36,000, take 5 s.
+"""
 
 
 @command(
@@ -26,6 +34,7 @@ artifacts."""
     "spectran train demo minilm sasrec spectran",
     "spectran train demo none none popularity",
     "spectran train demo none sasrec id --seeds-together",
+    "spectran train demo none sasrec id --processes 2",
     "spectran train demo minilm sasrec spectran --set train.seeds=[0] --out scratch/one",
     stage=True,
     compute=True,
@@ -42,7 +51,19 @@ def train(
             "--seeds-together/--one-by-one",
             help="Train all seeds in one batched pass, or one after another. Both give the same "
             "but for rounding. Without either: together on a CUDA device, which mostly waits for "
-            "launches; one by one on a CPU, where that is faster.",
+            "launches; on a CPU, where that does not pay, as --processes says.",
+            show_default=False,
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            min=1,
+            help="Seeds at once on a CPU, each in a process of its own with --threads; 1: one "
+            "after another. All give the same. Without it: as many as cores and memory have room "
+            f"for; 1 where a seed reads fewer than {QUICK:,} histories in all epochs, since a "
+            "process takes seconds to start.",
             show_default=False,
         ),
     ] = None,
@@ -61,14 +82,21 @@ def train(
     threads = run.threads or work.train.threads
     outputs = {seed: work.outputs(run.target, seed) for seed in work.seeds}
     written = [path for files in outputs.values() for path in files.values()]
+    _compatible(together, processes, device)
     if together is None:
-        together = device != "cpu" and len(outputs) > 1
+        together = processes is None and device != "cpu" and len(outputs) > 1
+        processes = processes or (None if device == "cpu" else 1)
+    else:
+        processes = 1
+    processes = min(processes or _room(work, threads), len(outputs)) if work.trained else 1
     if run.plan(
         reads=work.reads,
         writes=written,
-        memory_bytes=work.memory_bytes(len(outputs) if together else 1),
+        memory_bytes=work.memory_bytes(len(outputs) if together else 1, processes),
         disk_bytes=work.disk_bytes(),
         device=device if work.trained else None,
+        more={"processes": processes},
+        text=f"trains {processes} seeds at once" if processes > 1 else "",
     ):
         return
     deterministic(device, threads)
@@ -79,6 +107,8 @@ def train(
     stores = _unfinished(run, work, outputs, device, threads, stacked=stacked)
     if stacked:
         _together(run, work, outputs, stores, device)
+    elif min(processes, len(stores)) > 1:
+        _side_by_side(run, work, outputs, stores, threads, processes)
     else:
         for seed, store in stores.items():
             _seed(run, work, seed, outputs[seed], store, device)
@@ -122,6 +152,33 @@ def _unfinished(
     return stores
 
 
+def _compatible(together: bool | None, processes: int | None, device: str) -> None:
+    """Raise ConfigError for options that clash."""
+    from pipeline.errors import ConfigError
+
+    if together is not None and processes is not None:
+        flag = "--seeds-together" if together else "--one-by-one"
+        raise ConfigError(f"{flag} and --processes exclude one another. Leave one of them out.")
+    if processes not in (None, 1) and device != "cpu":
+        raise ConfigError(
+            f"--processes {processes}: seeds train in several processes on a CPU only, found "
+            f"{device}. Leave it out, or add --device cpu."
+        )
+
+
+def _room(work: Experiment, threads: int) -> int:
+    """Return how many seeds of a cell to train at once where nobody says."""
+    import psutil
+
+    if work.train.max_epochs * work.histories < QUICK:
+        return 1
+    # Those that this process may use; a system that cannot tell lets it use all.
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    free = psutil.virtual_memory().available
+    counts = range(min(len(allowed) // threads, len(work.seeds)), 1, -1)
+    return next((n for n in counts if work.memory_bytes(processes=n) <= free), 1)
+
+
 def _seed(
     run: Run,
     work: Experiment,
@@ -135,7 +192,58 @@ def _seed(
         result: dict[str, Any] = work.run_seed(
             seed, device=device, checkpoint=store, log=run.log, advance=advance
         )
-        _keep(run, work, seed, result, files, store)
+        _keep(work, seed, result, run.target, files, store, run.log)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """One seed, trained and kept by a process of its own, which reads the inputs anew."""
+
+    params: Params
+    root: Path
+    revision: int
+    cell: Mapping[str, str]
+    threads: int
+    seed: int
+    target: Path
+    files: Mapping[str, Path]
+    store: SeedStore
+
+    def __call__(self, *, log: Log, advance: Callable[[int], None]) -> None:
+        from pipeline.errors import DivergedError
+        from pipeline.experiment import Experiment
+        from pipeline.training.fit import deterministic
+
+        deterministic("cpu", self.threads)
+        work = Experiment.prepare(self.params, self.root, self.revision, self.cell)
+        try:
+            result = work.run_seed(
+                self.seed, device="cpu", checkpoint=self.store, log=log, advance=advance
+            )
+        except DivergedError:
+            log("diverged", seed=self.seed)
+            raise
+        _keep(work, self.seed, result, self.target, self.files, self.store, log)
+
+
+def _side_by_side(
+    run: Run,
+    work: Experiment,
+    outputs: Mapping[int, dict[str, Path]],
+    stores: Mapping[int, SeedStore],
+    threads: int,
+    processes: int,
+) -> None:
+    """Train these seeds in processes. Raises an error of a seed when the others are done."""
+    from pipeline.training.side_by_side import side_by_side
+
+    fixed = (run.params, run.root, work.revision, work.cell, threads)
+    jobs = {s: _Alone(*fixed, s, run.target, outputs[s], store) for s, store in stores.items()}
+    run.log("side by side", seeds=len(jobs), processes=min(processes, len(jobs)))
+    title = f"{work.cell['method']} seeds {', '.join(map(str, jobs))}"
+    total = work.train.max_epochs * work.histories * len(jobs)
+    with run.progress(title, total, "histories") as advance:
+        side_by_side(jobs, processes, log=run.log, advance=advance)
 
 
 def _together(
@@ -159,21 +267,22 @@ def _together(
                 run.log("diverged", seed=seed)
                 diverged.append(found)
             else:
-                _keep(run, work, seed, found, outputs[seed], stores[seed])
+                _keep(work, seed, found, run.target, outputs[seed], stores[seed], run.log)
     if diverged:
         raise diverged[0]
 
 
 def _keep(
-    run: Run,
     work: Experiment,
     seed: int,
     result: Mapping[str, Any],
+    target: Path,
     files: Mapping[str, Path],
     store: SeedStore,
+    log: Log,
 ) -> None:
     """Write a finished seed's artifacts, and a copy that later runs can reuse."""
-    work.save(run.target, seed, result)
+    work.save(target, seed, result)
     told = {
         "seconds": round(result["seconds"], 3),
         "best_epoch": result["best_epoch"],
@@ -182,4 +291,4 @@ def _keep(
         "rank_users": len(result["ranks"]),
     }
     store.finish(files, **told)
-    run.log("done", seed=seed, **told)
+    log("done", seed=seed, **told)
