@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,24 @@ def test_a_benchmark_explains_itself(script: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first = script.read_text()[3:].split("\n")[0]
     assert first in " ".join(done.stdout.split())
+
+
+def test_costs_are_told_of_every_method(tiny_root: Path) -> None:
+    script = Path("benchmarks/efficiency.py").absolute()
+    words = "--encoder hash --methods id spectran --device cpu --epochs 1 --passes 1 --csv out.csv"
+    small = "--set datasets.demo.train={width: 8, batch_size: 8}"
+    command = [sys.executable, str(script), *words.split(), *small.split(" ", 1)]
+    done = subprocess.run(
+        [*command, "--params", "params.yaml"], cwd=tiny_root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "demo, hash, sasrec, 20 test users, width 8, cpu" in done.stdout
+    with (tiny_root / "out.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["id", "spectran"]
+    for name, row in rows.items():
+        assert all(float(row[name]) > 0 for name in ("epoch_s", "steps_s", "rank_s"))
+        assert f"| `{name}` | {int(row['parameters']):,} |" in done.stdout
+    # 24 items and padding, 8 wide.
+    assert int(rows["id"]["method_parameters"]) == 25 * 8
+    assert rows["id"]["backbone_parameters"] == rows["spectran"]["backbone_parameters"]
