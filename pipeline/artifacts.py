@@ -93,7 +93,8 @@ CELL = "{dataset}/{encoder}/{backbone}/{method}"
 TRAIN = f"spectran train {CELL.replace('/', ' ')}"
 
 MODEL = Tensors("model", f"models/{CELL}/{{seed}}.safetensors", TRAIN)
-"""Trained tensors; frozen inputs are not copied."""
+"""Trained tensors; frozen inputs are not copied. Those that only the loss uses are named
+`objectives.<term>.`; ranking needs none of them."""
 
 CURVES = Table(
     "curves",
@@ -213,9 +214,10 @@ COLLAPSE = Table(
         ]
     ),
 )
-"""Shares of the covariance spectrum of item vectors, one row per cell, seed, view and state. part:
-`semantic` (before ID vectors join) or `table`; state: `initial` or `trained`; cumulative: share of
-the first 1..width directions. Null and empty where all vectors are the same."""
+"""Shares of the covariance spectrum of item vectors, one row per cell, seed, view, part and state.
+part: `semantic` (what the text alone gives, before ID vectors join or in the loss) or `table`; a
+view whose text stands in the loss only has both. state: `initial` or `trained`; cumulative: share
+of the first 1..width directions. Null and empty where all vectors are the same."""
 
 SIZES = Table(
     "sizes",

@@ -30,12 +30,12 @@ from pipeline.model import (
     Objective,
     Parts,
     Scorer,
-    SeqModel,
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
-from pipeline.training.parameters import Trained, trained_numbers
+from pipeline.training.parameters import Trained, modules_of, trained_numbers
+from pipeline.training.saved import load_state, saved_state, terms_of
 from pipeline.training.steps import LOSS
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
@@ -92,12 +92,13 @@ class CellInputs:
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """The item vectors of one view, before views and ID vectors join."""
+    """The item vectors of one view, before views and ID vectors join, or their text in the loss."""
 
     state: Literal["initial", "trained"]
     view: str
     part: Literal["semantic", "table"]
-    """semantic: what the text alone gives; table: all, where the view reads no text."""
+    """semantic: what the text alone gives; table: all, where the view reads no text. Where text
+    stands in the loss only, a view has both."""
     rows: np.ndarray
     """[N, D]."""
 
@@ -308,7 +309,7 @@ class Experiment:
             # Counts are copied to the CPU, which waits for the device.
             ranks = self._ranks(scorer, model.length, device, times=model.reads_times)
         ranked = time.monotonic() - started
-        state = {n: t.cpu().numpy() for n, t in fitted.model.state_dict().items()}
+        state = {n: t.cpu().numpy() for n, t in saved_state(fitted.method).items()}
         columns = list(zip(*fitted.curves, strict=True))
         curves = pa.table(dict(zip(("epoch", "phase", "name", "value"), columns, strict=True)))
         return {
@@ -335,14 +336,15 @@ class Experiment:
         arrays, header = artifacts.MODEL.load(root, items=items, **cell)
         if header["params"] != json.loads(json.dumps({**self.provenance, "seed": seed})):
             raise artifacts.MODEL.fail(root, cell, "was trained with other settings or inputs.")
-        model = self._start(seed).model.eval()
+        method = self._start(seed)
+        modules_of(method).eval()
         # Scalars are stored as one number.
-        wanted = {name: tuple(tensor.shape) or (1,) for name, tensor in model.state_dict().items()}
+        wanted = {name: tuple(tensor.shape) or (1,) for name, tensor in saved_state(method).items()}
         if {name: array.shape or (1,) for name, array in arrays.items()} != wanted:
             raise artifacts.MODEL.fail(root, cell, "holds other tensors than the method has now.")
-        yield from _item_vectors(model, "initial")
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        yield from _item_vectors(model, "trained")
+        yield from _item_vectors(method, "initial")
+        load_state(method, {name: torch.from_numpy(array) for name, array in arrays.items()})
+        yield from _item_vectors(method, "trained")
 
     def save(self, root: Path, seed: int, result: Mapping[str, Any]) -> None:
         """Write the seed's artifacts; ranks come last, so that a listed seed is complete."""
@@ -367,8 +369,8 @@ class Experiment:
         return table(counts, data.train_counts())
 
 
-def _item_vectors(model: SeqModel, state: Literal["initial", "trained"]) -> Iterator[ItemVectors]:
-    for view, adapter in model.adapters.items():
+def _item_vectors(method: Method, state: Literal["initial", "trained"]) -> Iterator[ItemVectors]:
+    for view, adapter in method.model.adapters.items():
         assert isinstance(adapter, Adapter)
         with torch.inference_mode():
             text = adapter.semantic()
@@ -376,6 +378,12 @@ def _item_vectors(model: SeqModel, state: Literal["initial", "trained"]) -> Iter
         part: Literal["semantic", "table"] = "table" if text is None else "semantic"
         # A table may be the parameter itself, which the trained state then overwrites.
         yield ItemVectors(state, view, part, rows[1:].detach().numpy().copy())
+    for term in terms_of(method).values():
+        assert isinstance(term, Objective)
+        with torch.inference_mode():
+            found = term.semantic()
+        for view, text in found.items():
+            yield ItemVectors(state, view, "semantic", text.numpy())
 
 
 def _module(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> ModuleType:

@@ -239,6 +239,10 @@ class Objective(nn.Module):
     def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
         """Return a scalar, the mean over targets."""
 
+    def semantic(self) -> Views:
+        """Return what this term alone makes of the text, {view: [N, D']}, where it trains it."""
+        return {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:

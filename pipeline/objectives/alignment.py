@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.cosine import unit_rows
 from pipeline.data.batches import Batch
 from pipeline.draws import Draw, drawn
 from pipeline.model import Objective, SeqModel, Views
@@ -15,7 +19,22 @@ NEVER = -1e9
 """A logit whose share is 0 in float32, and finite, so that a row of nothing else is not NaN."""
 
 
-class Columns(nn.Module):
+class Pair(nn.Module):
+    """Two vectors of an item, of one width: what the item's own vector gives, and what text gives.
+
+    Its parameters train with the loss that compares them.
+    """
+
+    @abstractmethod
+    def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two [n, D'] of item vectors [n, D] and ids [n]."""
+
+    def semantic(self) -> Tensor | None:
+        """Return what the text alone gives, [N, D']; None: nothing that training changes."""
+        return None
+
+
+class Columns(Pair):
     """The first columns of an item vector and the rest of them, equally many."""
 
     def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,10 +43,10 @@ class Columns(nn.Module):
         return first, second
 
 
-class TextToItem(nn.Module):
-    """The item vector and its text brought to the same width.
+class TextToItem(Pair):
+    """The item vector, and its text brought to the same width.
 
-    rows: [N, H] frozen text; projector: [n, H] to [n, D], trained with the loss.
+    rows: [N, H] frozen text; projector: [n, H] to [n, D].
     """
 
     def __init__(self, rows: Tensor, projector: nn.Module) -> None:
@@ -40,11 +59,16 @@ class TextToItem(nn.Module):
         """Return two [n, D]."""
         return vectors, self.projector(F.embedding(items - 1, self.rows))
 
+    def semantic(self) -> Tensor:
+        """Return the projected text of all items, [N, D]."""
+        found: Tensor = self.projector(self.rows)
+        return found
 
-class ItemToText(nn.Module):
-    """The text and what a projector makes of the item vector.
 
-    rows: [N, H] frozen text; projector: [n, D] to [n, H], trained with the loss.
+class ItemToText(Pair):
+    """What a projector makes of the item vector, and the text.
+
+    rows: [N, H] frozen text; projector: [n, D] to [n, H].
     """
 
     def __init__(self, rows: Tensor, projector: nn.Module) -> None:
@@ -55,31 +79,60 @@ class ItemToText(nn.Module):
 
     def forward(self, vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return two [n, H]."""
-        return F.embedding(items - 1, self.rows), self.projector(vectors)
+        return self.projector(vectors), F.embedding(items - 1, self.rows)
 
 
-class CosineAlignment(Objective):
-    """1 - mean over items of the cosine between the two vectors of an item.
+def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return 1 - mean_i cos(x_i, y_i), in [0, 2], of two [n, D].
 
-    pair: makes the two vectors, of one width, from item vectors [n, D] and ids [n]; its parameters
-    train with the loss. items_per_step: items of a step, drawn without replacement from torch's
-    global generator; their mean is that of all items in expectation. None: all items.
     Source: RLMRec as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py,
     reconstruct_con_loss and reconstruct_gen_loss).
     """
+    return 1 - F.cosine_similarity(x, y, dim=-1).mean()
 
-    def __init__(self, view: str, pair: nn.Module, items_per_step: int | None) -> None:
+
+def contrast(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """Return mean_i -log softmax_j(cos(x_i, y_j) / tau) at j = i, at least 0, of two [n, D].
+
+    One-sided: x_i is to find its own y among those of the other items. Holds [n, n].
+    Source: RLMRec (HKUDS/RLMRec, encoder/models/loss_utils.py, cal_infonce_loss and ssl_con_loss).
+    Differs: their 1e-8 in roots and logarithms are left out.
+    """
+    logits_nn = unit_rows(x) @ unit_rows(y).T / temperature
+    return -logits_nn.log_softmax(-1).diagonal().mean()
+
+
+class Alignment(Objective):
+    """A loss over the two vectors of each item.
+
+    pair: makes the two vectors. loss: takes them, two [n, D'], to a scalar. items_per_step: items
+    of a step, drawn without replacement from torch's global generator; None: all items. The mean
+    over those drawn is that over all in expectation, where an item's loss hangs on no other item.
+    """
+
+    def __init__(
+        self,
+        view: str,
+        pair: Pair,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        items_per_step: int | None,
+    ) -> None:
         super().__init__()
         self.view = view
         self.pair = pair
+        self.loss = loss
         self.items_per_step = items_per_step
 
     def forward(self, model: SeqModel, batch: Batch, tables: Views, states: Views) -> Tensor:
-        """Return a value in [0, 2]."""
+        """Return the loss of the items of a step."""
         table = tables[self.view]
         items = self._items(len(table) - 1, table.device)
-        first, second = self.pair(F.embedding(items, table), items)
-        return 1 - F.cosine_similarity(first, second, dim=-1).mean()
+        return self.loss(*self.pair(F.embedding(items, table), items))
+
+    def semantic(self) -> Views:
+        """Return the text that the items are aligned with, where it is trained."""
+        text = self.pair.semantic()
+        return {} if text is None else {self.view: text}
 
     def _items(self, count: int, device: torch.device) -> Tensor:
         if self.items_per_step is None or self.items_per_step >= count:

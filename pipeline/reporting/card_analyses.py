@@ -119,7 +119,7 @@ def analyses_markdown(
 
 
 def _table(label: str, found: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield one row per view of a cell."""
+    """Yield one row per part of a view of a cell."""
     views: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in found.get("collapse", []):
         views.setdefault((row["view"], row["part"]), {})[row["state"]] = row
@@ -128,7 +128,7 @@ def _table(label: str, found: Mapping[str, Any]) -> Iterator[list[str]]:
     rest = ["-" if value is None else f"{value:.3g}" for value in weights]
     rest += ["-" if size is None else f"{size:,}", seconds(epoch)]
     for (view, part), states in views.items() or {("", ""): {}}.items():
-        name = f"{label}, {view}" if len(views) > 1 else label
+        name = f"{label}, {view}" if len({v for v, _ in views}) > 1 else label
         values = []
         for statistic, (_, form) in STATISTICS.items():
             for state in STATES:

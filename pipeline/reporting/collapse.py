@@ -26,7 +26,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of COLLAPSE about one view of one cell, over states and seeds."""
+    """The rows of COLLAPSE about one part of one view of one cell, over states and seeds."""
 
     name: str
     rows: Sequence[Mapping[str, Any]]
@@ -46,20 +46,24 @@ class Group:
 
 
 def collapse_groups(numbers: Numbers, rows: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """Return the views of every cell, in the order of the grid."""
-    found: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    """Return what was measured of every cell, in the order of the grid.
+
+    A cell of several views, or a view of several parts, says in its name which one it is.
+    """
+    found: dict[int, dict[tuple[str, str], list[Mapping[str, Any]]]] = {}
     cells = numbers.cells
     for row in rows:
-        place = cells.index(cell_of(numbers.dataset, row))
-        found.setdefault((place, row["view"]), []).append(row)
-    views = {place: [v for p, v in found if p == place] for place, _ in found}
-    return [
-        Group(
-            numbers.label(cells[place]) + (f", {view}" if len(views[place]) > 1 else ""),
-            found[place, view],
-        )
-        for place, view in sorted(found, key=lambda key: key[0])
-    ]
+        own = found.setdefault(cells.index(cell_of(numbers.dataset, row)), {})
+        own.setdefault((row["view"], row["part"]), []).append(row)
+    groups = []
+    for place, own in sorted(found.items()):
+        views = [view for view, _ in own]
+        for (view, part), measured in own.items():
+            name = numbers.label(cells[place])
+            name += f", {view}" if len(set(views)) > 1 else ""
+            name += f", {PARTS[part]}" if views.count(view) > 1 else ""
+            groups.append(Group(name, measured))
+    return groups
 
 
 def collapse_charts(groups: Sequence[Group]) -> list[Panel]:

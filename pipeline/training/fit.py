@@ -84,15 +84,20 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model in its best state."""
+    """A trained method in its best state."""
 
-    model: SeqModel
+    method: Method
     curves: list[Curve]
     best_value: float
     """What early stopping watched, in the best epoch of the last phase."""
     best_epoch: int
     seconds: float
     """Spent in all epochs of all phases, validation included."""
+
+    @property
+    def model(self) -> SeqModel:
+        """What ranks."""
+        return self.method.model
 
 
 def deterministic(device: str, threads: int) -> None:
@@ -123,7 +128,7 @@ def fit(
     log: Log = lambda *a, **k: None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Fitted:
-    """Train all phases and return the model in the best state of the last one.
+    """Train all phases and return the method in the best state of the last one.
 
     Raises DataError when there is nothing to train on or validate with, and DivergedError when
     the loss or a score is not finite.
@@ -139,7 +144,7 @@ def fit(
             progress, checkpoint, log, advance
         )
     return Fitted(
-        method.model, progress.curves, progress.best_value, progress.best_epoch, progress.seconds
+        method, progress.curves, progress.best_value, progress.best_epoch, progress.seconds
     )
 
 

@@ -84,7 +84,7 @@ class _Run:
     def fitted(self) -> Fitted:
         progress = self.progress
         numbers = (progress.curves, progress.best_value, progress.best_epoch, progress.seconds)
-        return Fitted(self.method.model, *numbers)
+        return Fitted(self.method, *numbers)
 
 
 def fit_together(

@@ -1,8 +1,9 @@
 """UniSRec, RLMRec and LLM-ESR against numbers from the authors' code and AlphaFuse's.
 
 text_baselines.json was recorded by running the public code (repositories and commits stand in it)
-in float32 on a CPU, with the inputs below: unit text rows times 40, an ID table, and every weight
-drawn in this order from one generator. AlphaFuse numbers items from 0 and pads with N.
+in float32 on a CPU, with the inputs below: unit text rows times 40 (times 1 in the code of RLMRec's
+authors), an ID table, and every weight drawn in this order from one generator. AlphaFuse numbers
+items from 0 and pads with N.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from pipeline import naming
 from pipeline.adapters import text_rows
 from pipeline.backbones import sasrec
 from pipeline.data.batches import Batch, History
+from pipeline.draws import handed
 from pipeline.fusion import CrossViews
 from pipeline.methods import llm_esr, rlmrec, unisrec
 from pipeline.model import Method, Parts, with_padding
-from pipeline.objectives.alignment import CosineAlignment, ItemToText, SoftContrast, TextToItem
+from pipeline.objectives.alignment import Alignment, ItemToText, SoftContrast, TextToItem
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load
 from pipeline.spectral.coordinates import leading
@@ -137,22 +139,61 @@ def test_unisrec_starts_as_the_mean_of_its_experts() -> None:
 # ---------------------------------------------------------------- rlmrec
 
 
+def rlmrec_gradients(
+    config: rlmrec.Config, drawn: Drawn, vectors: Tensor, order: list[int] | None = None
+) -> tuple[Tensor, Tensor, torch.nn.Sequential]:
+    """Return the loss, the gradient of the item table, and the projector with its gradients.
+
+    vectors: [N, D]; order: the items of the step, in this order, instead of all.
+    """
+    con = config.kind == "con"
+    projector = rlmrec.projector(*((H, D) if con else (D, H)), config)
+    fill(projector, drawn.con if con else drawn.gen)
+    rows = text_rows(drawn.semantic(), config.scale)
+    pair = (TextToItem if con else ItemToText)(rows, projector)
+    count = None if order is None else len(order)
+    term = Alignment("item", pair, rlmrec.loss_of(config), count)
+    table = with_padding(vectors).requires_grad_()
+    with handed(lambda what, device: torch.tensor(order) - 1):
+        loss = term(None, batch(), {"item": table}, {})  # type: ignore[arg-type]
+    loss.backward()
+    assert table.grad is not None
+    assert not table.grad[0].any()
+    return loss, table.grad[1:], projector
+
+
 @pytest.mark.parametrize("kind", ["con", "gen"])
 def test_rlmrec_loss_equals_alphafuse(kind: str, drawn: Drawn) -> None:
     config = settings("rlmrec", kind=kind)
-    sizes = (H, D) if kind == "con" else (D, H)
-    projector = rlmrec.projector(*sizes, config)
-    fill(projector, drawn.con if kind == "con" else drawn.gen)
-    pair = (TextToItem if kind == "con" else ItemToText)(drawn.text(), projector)
-    table = with_padding(drawn.ids).requires_grad_()
-    loss = CosineAlignment("item", pair, None)(None, batch(), {"item": table}, {})  # type: ignore[arg-type]
-    loss.backward()
+    loss, gradient, projector = rlmrec_gradients(config, drawn, drawn.ids)
     recorded = RECORDED[f"rlmrec_{kind}"]
-    assert table.grad is not None
     assert close(loss, recorded["loss"])
-    assert close(table.grad[1:], recorded["gradient_ids"])
+    assert close(gradient, recorded["gradient_ids"])
     assert close(projector[0].weight.grad, recorded["gradient_first_weight"])
-    assert not table.grad[0].any()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rlmrec_infonce", "con"), ("rlmrec_gen", "gen")])
+def test_rlmrec_contrast_equals_the_authors(name: str, kind: str, drawn: Drawn) -> None:
+    """The variants hold the authors' temperatures and scale."""
+    config, recorded = settings(name), RECORDED[f"rlmrec_{kind}_infonce"]
+    assert (config.kind, config.temperature) == (kind, recorded["temperature"])
+    loss, gradient, projector = rlmrec_gradients(config, drawn, drawn.ids)
+    assert close(loss, recorded["loss"])
+    assert close(gradient, recorded["gradient_ids"])
+    assert close(projector[0].weight.grad, recorded["gradient_first_weight"])
+    assert close(projector[2].weight.grad, recorded["gradient_last_weight"])
+
+
+def test_rlmrec_reconstruction_of_masked_items_equals_the_authors(drawn: Drawn) -> None:
+    """Of what propagation gave the masked items: drawn items are the authors' masked ones."""
+    recorded = RECORDED["rlmrec_gen_infonce_masked"]
+    loss, gradient, projector = rlmrec_gradients(
+        settings("rlmrec_gen"), drawn, torch.tensor(recorded["vectors"]), recorded["items"]
+    )
+    assert close(loss, recorded["loss"])
+    assert close(gradient, recorded["gradient_vectors"])
+    assert close(projector[0].weight.grad, recorded["gradient_first_weight"])
+    assert close(projector[2].weight.grad, recorded["gradient_last_weight"])
 
 
 # ---------------------------------------------------------------- llm_esr

@@ -153,6 +153,20 @@ class Measured:
             artifacts.SPECTRUM_STATS, self.root, {"views": views}, dataset="demo", encoder="minilm"
         )
 
+    def add_text_part(self, method: str, effective_rank: float) -> None:
+        """Measure a text part beside the whole vectors of a method, before and after training."""
+        table, header = artifacts.COLLAPSE.load(self.root, dataset="demo")
+        rows = table.to_pylist()
+        own = [row for row in rows if row["method"] == method]
+        rows += [row | {"part": "semantic", "effective_rank": effective_rank} for row in own]
+        artifacts.COLLAPSE.save(
+            self.root,
+            pa.Table.from_pylist(rows, schema=artifacts.COLLAPSE.schema),
+            items=header["items"],
+            params=header["params"],
+            dataset="demo",
+        )
+
     def save_collapse(self) -> None:
         """Write what `spectran collapse` measures: a steep spectrum, flatter after training."""
         trained = [cell for cell in self.cells if cell.trained]

@@ -209,6 +209,28 @@ def test_collapse_of_other_seeds_is_left_out(measured):
     assert "effective_rank" not in rows and "parameters" in rows
 
 
+def test_two_parts_of_one_view_are_two_rows(measured):
+    measured.add_text_part("id", effective_rank=7.0)
+    gather(measured, add=False)
+    text = (measured.root / "report/cards/tiny/card.md").read_text()
+    section = text[text.index("### Models") :]
+    assert "| id | whole vectors |" in section and "| id | text part |" in section
+    rows = csv.DictReader(
+        (measured.root / "report/cards/tiny/analyses.csv").read_text().splitlines()
+    )
+    found = {
+        (row["part"], row["state"]): row["value"]
+        for row in rows
+        if (row["method"], row["quantity"]) == ("id", "effective_rank")
+    }
+    assert found == {
+        ("table", "initial"): "15.5",
+        ("table", "trained"): "30.5",
+        ("semantic", "initial"): "7",
+        ("semantic", "trained"): "7",
+    }
+
+
 def test_cells_without_ranks_are_listed_as_missing(measured):
     forget(measured, SPECTRAN)
     gather(measured, add=False)

@@ -16,10 +16,18 @@ from pipeline.experiment import Experiment
 from pipeline.params import load
 from pipeline.spectral.collapse import summarise
 from stages.cli import build
+from tests.conftest import TinyInputs
 
 APP = build()
-METHODS = ("morec", "alphafuse", "spectran", "llminit")
-PART = {"morec": "semantic", "alphafuse": "semantic", "spectran": "semantic", "llminit": "table"}
+METHODS = ("morec", "alphafuse", "spectran", "llminit", "rlmrec")
+PARTS = {
+    "id": {"table"},
+    "morec": {"semantic"},
+    "alphafuse": {"semantic"},
+    "spectran": {"semantic"},
+    "llminit": {"table"},
+    "rlmrec": {"table", "semantic"},
+}
 
 
 @pytest.fixture
@@ -58,19 +66,20 @@ def test_every_trained_seed_is_measured_before_and_after(project: Path) -> None:
     done = run("collapse", "demo")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1].endswith("Next: spectran report")
-    found = {(r["method"], r["seed"], r["state"]): r for r in rows()}
+    found = {(r["method"], r["part"], r["seed"], r["state"]): r for r in rows()}
+    assert len(found) == len(rows())
     assert set(found) == {
-        (method, seed, state)
-        for method in ("id", *METHODS)
+        (method, part, seed, state)
+        for method, parts in PARTS.items()
+        for part in parts
         for seed in (0, 1)
         for state in ("initial", "trained")
     }
-    assert {m: r["part"] for (m, _, _), r in found.items()} == PART | {"id": "table"}
     for seed in (0, 1):
         cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
         arrays, _ = artifacts.MODEL.load(Path("artifacts"), **cell, seed=seed)
         weight = arrays["adapters.item.weight"][1:]
-        row = found["id", seed, "trained"]
+        row = found["id", "table", seed, "trained"]
         assert row["cumulative"] == summarise(weight).cumulative
         assert (row["items"], row["width"]) == weight.shape
 
@@ -116,6 +125,46 @@ def test_the_text_part_is_measured_before_id_vectors_join(project: Path) -> None
     assert (initial.state, after.state) == ("initial", "trained")
     assert np.array_equal(initial.rows, after.rows), "AlphaFuse's text columns are frozen"
     assert np.allclose(np.cov(initial.rows.T), np.eye(8), atol=1e-4)
+
+
+def test_text_in_the_loss_is_measured_beside_the_item_vectors(project: Path) -> None:
+    """Of the saved tensors, by hand; before training, of those that the seed draws."""
+    trained()
+    assert run("collapse", "demo").exit_code == 0
+    text = TinyInputs().semantic.values[1:].astype(np.float64)
+    text *= 40 / np.linalg.norm(text, axis=1).mean()
+    cell = {"dataset": "demo", "encoder": "hash", "backbone": "sasrec", "method": "rlmrec"}
+    found = {(r["part"], r["seed"], r["state"]): r for r in rows() if r["method"] == "rlmrec"}
+    for seed in (0, 1):
+        arrays, _ = artifacts.MODEL.load(Path("artifacts"), **cell, seed=seed)
+        start = "objectives.alignment.pair.projector."
+        weights, biases = ([arrays[f"{start}{n}.{k}"] for n in (0, 2)] for k in ("weight", "bias"))
+        inner = text @ weights[0].T + biases[0]
+        projected = np.where(inner > 0, inner, 0.01 * inner) @ weights[1].T + biases[1]
+        wanted = {"semantic": projected, "table": arrays["adapters.item.weight"][1:]}
+        for part, values in wanted.items():
+            row = found[part, seed, "trained"]
+            assert (row["items"], row["width"], row["view"]) == (*values.shape, "item")
+            x = values - values.mean(0)
+            energy = np.linalg.svd(x, compute_uv=False) ** 2
+            assert np.allclose(row["cumulative"], np.cumsum(energy / energy.sum()), atol=1e-5)
+            assert row["cumulative"] != found[part, seed, "initial"]["cumulative"]
+
+
+def test_a_model_without_the_terms_of_its_loss_is_refused(project: Path) -> None:
+    """As versions before saved it: the same cell and settings, the item table alone."""
+    trained()
+    cell = {"dataset": "demo", "encoder": "hash", "backbone": "sasrec", "method": "rlmrec"}
+    arrays, header = artifacts.MODEL.load(Path("artifacts"), **cell, seed=0)
+    kept = {n: a for n, a in arrays.items() if not n.startswith("objectives.")}
+    assert len(kept) == len(arrays) - 4
+    artifacts.MODEL.save(
+        Path("artifacts"), kept, items=header["items"], params=header["params"], **cell, seed=0
+    )
+    done = run("collapse", "demo")
+    assert done.exit_code == 2 and "holds other tensors than the method has now" in done.stderr
+    assert "Run: spectran train demo hash sasrec rlmrec" in done.stderr
+    assert not Path("artifacts/collapse").exists()
 
 
 def test_a_second_run_gives_the_same_bytes(project: Path) -> None:

@@ -135,6 +135,22 @@ def test_a_table_without_spread_is_a_dash(evaluated):
     assert re.findall("<td>(.*?)</td>", row)[3::2] == ["-"] * 3
 
 
+def test_two_parts_of_one_view_are_two_lines(evaluated):
+    """A text that stands in the loss only is measured beside the vectors that rank."""
+    evaluated.add_text_part("id", effective_rank=7.0)
+    report(evaluated.run("report", quiet=True))
+    page = (evaluated.root / "report" / "index.html").read_text()
+    part = page[page.index("<h3>Spectral collapse") : page.index("<h3>What spectral")]
+    trained = [cell.method for cell in evaluated.cells if cell.trained]
+    assert part.count("<polyline") == 2 * (len(trained) + 1)
+    rows = [re.findall("<td>(.*?)</td>", row) for row in part.split("<tr>")[2:]]
+    found = {row[0]: row[1:] for row in rows if row[0].startswith("id")}
+    assert list(found) == ["id, whole vectors", "id, text part"]
+    ranks = {name: row[4:6] for name, row in found.items()}
+    assert ranks == {"id, whole vectors": ["15.5", "30.5"], "id, text part": ["7.0", "7.0"]}
+    assert {row[0] for row in rows} >= set(trained) - {"id"}
+
+
 def test_collapse_of_other_cells_is_refused(evaluated):
     table, header = artifacts.COLLAPSE.load(evaluated.root, dataset="demo")
     made = {"models": {"demo/none/sasrec/id": [0]}}

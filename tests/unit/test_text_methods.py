@@ -12,14 +12,22 @@ import torch.nn.functional as F
 from pipeline import config, naming
 from pipeline.backbones import sasrec
 from pipeline.data.batches import Batch, History
+from pipeline.draws import handed
 from pipeline.errors import ConfigError
 from pipeline.fusion import CrossViews
 from pipeline.layouts import Layout, Widths, widths
 from pipeline.methods import rlmrec, unisrec
 from pipeline.model import Method, Parts
-from pipeline.objectives.alignment import CosineAlignment, SoftContrast, TextToItem
+from pipeline.objectives.alignment import (
+    Alignment,
+    SoftContrast,
+    TextToItem,
+    contrast,
+    cosine_distance,
+)
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import fit, initialised
+from pipeline.training.saved import load_state, saved_state
 
 HISTORIES = torch.tensor([[0, 0, 3, 1, 2], [4, 2, 2, 5, 1], [0, 0, 0, 0, 7]])
 BATCH = Batch(History(HISTORIES), torch.ones_like(HISTORIES), torch.ones(3, 1, dtype=torch.long))
@@ -98,7 +106,7 @@ def test_rlmrec_sample_is_the_whole_loss_in_expectation(params: config.Params) -
     table = torch.randn(count + 1, 4)
 
     def loss(items: int | None) -> float:
-        term = CosineAlignment("item", pair, items)
+        term = Alignment("item", pair, cosine_distance, items)
         return float(term(None, BATCH, {"item": table}, {}))  # type: ignore[arg-type]
 
     with torch.no_grad():
@@ -119,6 +127,112 @@ def test_rlmrec_projector_trains_though_it_does_not_rank(
     fit(made, inputs.sequences, params.train, 0)
     assert not [n for n, p in term.named_parameters() if torch.equal(p, before[n])]
     assert not [n for n in made.model.state_dict() if "projector" in n]
+
+
+def test_rlmrec_projector_is_saved_with_the_model(params: config.Params, inputs: Any) -> None:
+    """A method drawn anew takes it from there, and refuses a state that lacks it."""
+    made, other = (build("rlmrec", params, inputs) for _ in range(2))
+    fit(made, inputs.sequences, params.train, 0)
+    state = saved_state(made)
+    own = {n for n in state if n.startswith("objectives.")}
+    assert own == {
+        f"objectives.alignment.pair.projector.{layer}.{kind}"
+        for layer in (0, 2)
+        for kind in ("weight", "bias")
+    }
+    load_state(other, state)
+    for name, tensor in saved_state(other).items():
+        assert torch.equal(tensor, state[name]), name
+    with pytest.raises(RuntimeError, match=r"Missing key.*projector\.0\.weight"):
+        load_state(other, {n: t for n, t in state.items() if n not in own})
+
+
+def test_rlmrec_text_part_is_the_projected_text(params: config.Params, inputs: Any) -> None:
+    """By hand: two maps with a leaky step between, of text brought to norm 40 on average."""
+    made = build("rlmrec", params, inputs)
+    _, term = made.phases[0].objectives["alignment"]
+    first, first_bias, second, second_bias = (p.detach().numpy() for p in term.parameters())
+    rows = inputs.semantic.values[1:]
+    rows = rows * (40 / np.linalg.norm(rows, axis=1).mean())
+    inner = rows @ first.T + first_bias
+    inner = np.where(inner > 0, inner, 0.01 * inner)
+    with torch.no_grad():
+        found = term.semantic()
+    assert set(found) == {"item"}
+    assert np.allclose(found["item"], inner @ second.T + second_bias, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"kind": "gen"}, {"fusion": "concat"}])
+def test_rlmrec_text_part_is_not_in_the_loss(
+    changes: dict[str, Any], params: config.Params, inputs: Any
+) -> None:
+    """gen leaves the text as it is; a concatenation has its projection in the item table."""
+    made = build("rlmrec", params, inputs, **changes)
+    assert made.phases[0].objectives["alignment"][1].semantic() == {}
+    text = made.model.adapters["item"].semantic()
+    assert (text is None) == (changes == {"kind": "gen"})
+
+
+def test_contrast_equals_a_loop_over_its_definition() -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, 5, 3))
+    tau, total = 0.3, 0.0
+    for i in range(5):
+        cosines = [x[i] @ v / np.linalg.norm(x[i]) / np.linalg.norm(v) for v in y]
+        total -= cosines[i] / tau - np.log(sum(np.exp(c / tau) for c in cosines))
+    found = contrast(torch.from_numpy(x), torch.from_numpy(y), tau)
+    assert float(found) == pytest.approx(total / 5, abs=1e-12)
+
+
+def test_rlmrec_contrasts_the_items_of_a_step_only(params: config.Params) -> None:
+    """Three of seven: the loss is that of these three among themselves."""
+    settings = naming.settings("methods", "rlmrec", params.methods)
+    assert isinstance(settings, rlmrec.Config)
+    torch.manual_seed(0)
+    pair = TextToItem(torch.randn(7, 6), rlmrec.projector(6, 4, settings))
+    term = Alignment("item", pair, lambda x, y: contrast(x, y, 0.2), 3)
+    table = torch.randn(8, 4)
+    few = torch.tensor([6, 2, 3])
+    with torch.no_grad(), handed(lambda what, device: torch.tensor([5, 1, 2, 0, 3, 4, 6])):
+        found = term(None, BATCH, {"item": table}, {})  # type: ignore[arg-type]
+        assert torch.equal(found, contrast(table[few], pair.projector(pair.rows[few - 1]), 0.2))
+
+
+def test_rlmrec_starts_as_the_original_does(params: config.Params) -> None:
+    """Weights fill [-b, b] with b = sqrt(6 / (inputs + outputs)); biases within 1/sqrt(inputs)."""
+    settings = naming.settings("methods", "rlmrec_infonce", params.methods)
+    assert isinstance(settings, rlmrec.Config)
+    torch.manual_seed(0)
+    made = rlmrec.projector(300, 100, settings)
+    for layer, (inputs, outputs) in ((made[0], (300, 200)), (made[2], (200, 100))):
+        assert layer.weight.shape == (outputs, inputs)
+        bound = (6 / (inputs + outputs)) ** 0.5
+        weight, bias = (p.detach() for p in layer.parameters())
+        assert 0.999 * bound < float(weight.abs().max()) <= bound
+        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+        assert 0.9 / inputs**0.5 < float(bias.abs().max()) <= 1 / inputs**0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"loss": "infonce"}, r"temperature: .*infonce needs a temperature"),
+        ({"temperature": 0.2}, r"temperature: .*cosine has no temperature"),
+        ({"loss": "infonce", "temperature": 0.0}, r"temperature: .*greater than 0"),
+        (
+            {"loss": "infonce", "temperature": 0.2, "items_per_step": None},
+            r"items_per_step: .*write 2 or more",
+        ),
+        (
+            {"loss": "infonce", "temperature": 0.2, "items_per_step": 1},
+            r"items_per_step: .*write 2 or more",
+        ),
+    ],
+)
+def test_rlmrec_refuses_settings_that_do_not_fit_its_loss(
+    changes: dict[str, Any], said: str, params: config.Params, inputs: Any
+) -> None:
+    with pytest.raises(ConfigError, match=rf"methods\.rlmrec: {said}"):
+        build("rlmrec", params, inputs, **changes)
 
 
 def test_rlmrec_alignment_raises_the_cosine(params: config.Params, inputs: Any) -> None:
