@@ -396,6 +396,7 @@ def test_one_column(here: Callable[..., Path]) -> None:
         "spectran_nullspace": "id_share: 0.5 of 1 columns (datasets.demo.train.width) are 0",
         "llm_esr": "is odd, but methods.llm_esr halves it",
         "unisrec_concat": "is odd, but methods.unisrec_concat.fusion: concat halves it",
+        "rlmrec_concat": "is odd, but methods.rlmrec_concat.fusion: concat halves it",
     }
     for method in METHODS:
         if method in refused:
