@@ -117,11 +117,11 @@ def all_cells(grid: Grid) -> list[Cell]:
 def unlisted_view(view: str, listed: Sequence[str], cells: Sequence[Cell]) -> str:
     """Say that cells of one data set and encoder read a view that `spectrum.views` does not list.
 
-    listed: what it lists; cells: at least one.
+    listed: what it lists; cells: both at least one.
     """
     names = ", ".join(str(cell) for cell in cells)
     return (
-        f"params.yaml: spectrum.views: lists {', '.join(listed) or 'nothing'}, but {view} is read "
+        f"params.yaml: spectrum.views: lists {', '.join(listed)}, but {view} is read "
         f"by {names}. Add {view} there and run: spectran spectrum {cells[0].dataset} "
         f"{cells[0].encoder}"
     )

@@ -62,12 +62,12 @@ def check(run: Run) -> None:
         problems += str(error).splitlines()
     else:
         problems += blocks(params)
+        problems += templates(params)
         problems += tuning(params)
         problems += grid(params)
         problems += revisions(run)
         problems += graph(run.base, params)
         warnings += unpinned(params, run.base)
-        warnings += misplaced(params)
     for line in warnings:
         run.warn(line)
     text = "\n".join(problems) or "parameters, dvc.yaml and code agree"
@@ -104,6 +104,20 @@ def blocks(params: Params) -> Iterator[str]:
                 f"params.yaml: datasets.{name}.source.format: {dataset.source.format} is unknown."
                 f"{near_miss(dataset.source.format, formats)}"
             )
+
+
+def templates(params: Params) -> Iterator[str]:
+    """Yield templates of item text that `spectran encode` would refuse."""
+    from pipeline.config.text import FromText
+    from pipeline.data.text import parse_template
+    from pipeline.errors import ConfigError
+
+    for name, encoder in params.encoders.items():
+        if isinstance(encoder, FromText):
+            try:
+                parse_template(encoder.template)
+            except ConfigError as error:
+                yield f"params.yaml: encoders.{name}: {error}"
 
 
 def tuning(params: Params) -> Iterator[str]:
@@ -165,6 +179,7 @@ def revisions(run: Run) -> Iterator[str]:
 def grid(params: Params) -> Iterator[str]:
     """Yield names of the grid that do not exist, and cells that cannot run."""
     from pipeline.cells import all_cells
+    from pipeline.dry import refusals
     from pipeline.errors import ConfigError, near_miss
 
     for axis, known in (("dataset", params.datasets), ("encoder", params.encoders)):
@@ -197,13 +212,15 @@ def grid(params: Params) -> Iterator[str]:
             if (name != "none") != trained:
                 wanted = "a real backbone" if trained else "none"
                 yield f"params.yaml: grid.{group}.backbone: {name}; this group takes {wanted}."
+    yield from misplaced(params)
     yield from idle_vectors(params)
     yield from unlisted_views(params)
     try:
-        for cell in all_cells(params.grid):
-            cell.train(params)
+        cells = all_cells(params.grid)
     except ConfigError as error:
         yield str(error)
+    else:
+        yield from refusals(params, cells)
 
 
 def idle_vectors(params: Params) -> Iterator[str]:
@@ -253,13 +270,13 @@ def unlisted_views(params: Params) -> Iterator[str]:
 
 
 def misplaced(params: Params) -> Iterator[str]:
-    """Yield a warning for methods that a group repeats per encoder although they read no text."""
+    """Yield methods that read no text in groups with encoders: `spectran train` refuses them."""
     for group, other in PLAIN.items():
         for name in getattr(params.grid, group).method:
             if reads_text(params, name) is False:
                 yield (
-                    f"params.yaml: grid.{group}.method: {name} reads no text, so every encoder "
-                    f"repeats it. Move it to grid.{other}."
+                    f"params.yaml: grid.{group}.method: {name} reads no text, so `spectran train` "
+                    f"refuses it with an encoder. Move it to grid.{other}."
                 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.numbers import Positive
 from pipeline.strict import Strict
@@ -15,6 +15,15 @@ class Strata(Strict):
 
     cold_at_most: Positive
     median_at_most: Positive
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Strata:
+        if self.cold_at_most >= self.median_at_most:
+            raise ValueError(
+                f"cold_at_most {self.cold_at_most} leaves no target between cold and "
+                f"median_at_most {self.median_at_most}; write a smaller cold_at_most"
+            )
+        return self
 
 
 class EvaluateConfig(Strict):

@@ -204,7 +204,7 @@ Encoder = Annotated[AnyEncoder, Field(discriminator="engine")]
 class SpectrumConfig(Strict):
     """Decomposition of the text embeddings."""
 
-    views: list[Literal["unit", "centred", "raw", "unit_centred"]]
+    views: Annotated[list[Literal["unit", "centred", "raw", "unit_centred"]], Field(min_length=1)]
     """unit: unit rows, not centred; centred: raw rows, centred; raw: rows as they are;
     unit_centred: unit rows, centred."""
     cutoff: Annotated[float, Field(gt=0, lt=1)]

@@ -285,7 +285,6 @@ def test_a_mistake_of_a_variant_names_its_own_block(
         ("spectran", {"methods.spectran.view": "raw"}, "raw", "unit, centred"),
         ("svd", {"methods.svd.view": "unit_centred"}, "unit_centred", "unit, centred"),
         ("whitenrec", {"spectrum.views": ["unit"]}, "centred", "unit"),
-        ("whitenrec", {"spectrum.views": []}, "centred", "nothing"),
     ],
 )
 def test_a_view_that_is_not_made_names_what_makes_it(

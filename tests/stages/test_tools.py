@@ -85,6 +85,16 @@ def problems(tree: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
         ("params", lambda c: c["methods"]["id"].update(of="id"), "Move it to one of grid.ablation"),
         ("params", lambda c: c["methods"]["id"].update(train=3), "expected values of `train`"),
         ("params", lambda c: c["methods"]["id"].update(train={"widht": 3}), "Did you mean width?"),
+        ("params", lambda c: c["encoders"]["minilm"].update(template="{titel}"),
+         "params.yaml: encoders.minilm: template '{titel}': unknown field {titel}. Did you mean t"),
+        ("params", lambda c: c["encoders"]["hash"].update(template="an item"),
+         "params.yaml: encoders.hash: template 'an item': names no field"),
+        ("params", lambda c: c["spectrum"].update(views=[]), "spectrum.views: List should have at"),
+        ("params", lambda c: c["evaluate"]["strata"].update(cold_at_most=60),
+         "evaluate.strata: Value error, cold_at_most 60 leaves no target between cold and median"),
+        ("params", lambda c: c["evaluate"]["strata"].update(median_at_most=6), "cold_at_most 6 le"),
+        ("params", lambda c: c["grid"]["text"]["method"].append("id"),
+         "grid.text.method: id reads no text, so `spectran train` refuses it with an encoder"),
         ("revisions", lambda c: c.pop("train"), "revisions.yaml: train: None"),
         ("revisions", lambda c: c.update(trian=1), "revisions.yaml: trian: unknown key"),
         ("dvc", lambda c: c["stages"]["train"]["deps"].pop(3), "llminit reads spectrum"),
@@ -128,6 +138,37 @@ def test_check_names_every_cell_that_reads_a_view_which_is_not_made(
     ]
 
 
+def test_check_tells_once_that_a_backbone_of_the_grid_does_not_fit_a_width(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def misfit(content: dict[str, Any]) -> None:
+        content["backbones"]["sasrec"]["heads"] = 3
+        content["backbones"]["bert4rec"]["heads"] = 3  # not in the grid
+        content["methods"]["morec"]["train"]["width"] = 33  # fits
+        content["methods"]["svd"]["train"]["width"] = 16
+
+    edit(tree / "params.yaml", misfit)
+    assert problems(tree, capsys) == [
+        f"params.yaml: backbones.sasrec.heads: 3 does not divide the width {width} ({where}"
+        f"train.width). Allowed: a divisor of {width}. Write one, or another width."
+        for width, where in ((32, "datasets.demo."), (16, "methods.svd."))
+    ]
+
+
+def test_check_tells_every_cell_with_impossible_training(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["methods"]["morec"]["train"] = {"width": 0}
+        content["methods"]["svd"]["train"] = {"widht": 8}
+
+    edit(tree / "params.yaml", spoil)
+    found = problems(tree, capsys)
+    assert [line.split(": ")[0] for line in found] == [
+        f"train (with datasets.demo.train and methods.{name}.train)" for name in ("morec", "svd")
+    ]
+
+
 def test_check_warns_of_each_unpinned_hub_model_in_use(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,8 +181,6 @@ def test_check_warns_of_each_unpinned_hub_model_in_use(
         blocks["lora"]["adapters"] = [{"model": "owner/lora", "revision": None}]
         used = ("hub", "pinned", "folder", "lora", "hash", "text_embedding_3_small")
         content["grid"]["encoder"] += used
-        content["grid"]["text"]["method"].append("id")
-        content["grid"]["plain"]["method"].remove("id")
 
     (tree / "models" / "own").mkdir(parents=True)
     edit(tree / "params.yaml", unpin)
@@ -150,7 +189,6 @@ def test_check_warns_of_each_unpinned_hub_model_in_use(
     assert "encoders.hub: the hub may serve another owner/name (revision: main)" in said
     assert "encoders.lora: the hub may serve another owner/lora (revision: null) tomorrow" in said
     assert said.count("the hub may serve") == 2
-    assert "id reads no text" in said
 
 
 def test_check_tells_unused_unpinned_encoders_in_one_line(
@@ -194,8 +232,8 @@ def test_check_refuses_supplied_vectors_that_nothing_reads(
     tree: Path, capsys: pytest.CaptureFixture[str], change: Edit
 ) -> None:
     edit(tree / "params.yaml", lambda c: (supply(c), change(c["grid"])))
-    (found,) = problems(tree, capsys)
-    assert "grid.encoder: own holds supplied vectors, but no method" in found
+    found = [line for line in problems(tree, capsys) if "reads no text" not in line]
+    assert len(found) == 1 and "own holds supplied vectors, but no method" in found[0]
 
 
 @pytest.mark.parametrize("group", ["text", "baseline_text"])
