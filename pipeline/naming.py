@@ -56,8 +56,13 @@ def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> Meth
     Raises ConfigError for an unknown name, a missing block or a wrong value.
     """
     if name not in blocks:
-        module(kind, name)  # an unknown name is the likelier mistake
-        raise ConfigError(f"params.yaml: {kind}.{name}: no such block.{near_miss(name, blocks)}")
+        files = names(kind)
+        lacking = (
+            "no such block" if name in files else f"no such block, and no pipeline/{kind}/{name}.py"
+        )
+        # A variant is a block without a file; a file without a block may be meant as well.
+        hint = near_miss(name, {*blocks, *files} - {name})
+        raise ConfigError(f"params.yaml: {kind}.{name}: {lacking}.{hint}")
     found = module(kind, file_of(kind, name, blocks))
     train = blocks[name].get(TRAIN, {})
     if not isinstance(train, Mapping):

@@ -54,6 +54,28 @@ def test_settings_made_in_code_are_those_of_their_file() -> None:
     assert spectran.Config(**values).block == "methods.spectran"
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [
+        ("methods", "spectran_smal", "spectran_small"),  # a block
+        ("methods", "llm_es", "llm_esr"),  # a file
+        ("backbones", "bert4rec_prefixs", "bert4rec_prefixes"),
+        ("backbones", "hst", "hstu"),
+    ],
+)
+def test_a_misspelt_name_is_compared_with_blocks_and_files(
+    kind: str, name: str, meant: str
+) -> None:
+    blocks = METHODS if kind == "methods" else plain.content()["backbones"]
+    with pytest.raises(ConfigError) as refused:
+        naming.settings(kind, name, blocks)
+    said = str(refused.value)
+    assert f"{kind}.{name}: no such block, and no pipeline/{kind}/{name}.py. " in said
+    assert f"Did you mean {meant}?" in said
+    known = said.partition("Known: ")[2].rstrip(".").split(", ")
+    assert known == sorted({*blocks, *naming.names(kind)})
+
+
 def test_changes_are_those_against_the_block_of_the_file() -> None:
     assert naming.changes("methods", "spectran", METHODS) == {}
     assert naming.changes("methods", "spectran_small", METHODS) == {
