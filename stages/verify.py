@@ -22,6 +22,7 @@ def verify(run: Run) -> None:
     """Check every artifact: whole, of its schema, finite, of the same items, equal to dvc.lock."""
     from pipeline import inventory
 
+    _ = run.params  # a folder that is no project, or a broken one, is not sound
     found = list(inventory.files(run.root))
     known = [file for file in found if file.artifact is not None]
     strange = [str(file.path) for file in found if file.artifact is None]
@@ -44,7 +45,10 @@ def verify(run: Run) -> None:
         "unknown": strange,
     }
     summary = f"{len(known)} files, {size(total)}, {compared} outputs compared with dvc.lock"
-    run.show(content, "\n".join([*problems, f"{summary}: {len(problems)} problems"]))
+    summary += f": {len(problems)} problems"
+    if not (known or compared):
+        summary = f"{run.root} holds no artifact yet. Run: dvc repro   (or, where shared: dvc pull)"
+    run.show(content, "\n".join([*problems, summary]))
     if problems:
         raise typer.Exit(USER_MISTAKE)
 
