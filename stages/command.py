@@ -31,6 +31,7 @@ CURES = {
     errno.EROFS: "Write elsewhere with --out.",
     errno.EISDIR: "A file is expected there: name another place.",
     errno.ENOTDIR: "A folder is expected there: name another place.",
+    errno.ENAMETOOLONG: "Use a shorter name.",
 }
 """What to do when the system refuses a file for a reason outside the program."""
 
@@ -112,6 +113,7 @@ def command(
     stage: bool = False,
     writes: bool = False,
     compute: bool = False,
+    resumes: bool = False,
     name: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command and return the plain function, so that tests call it with a Run.
@@ -119,6 +121,7 @@ def command(
     stage: it is a stage of dvc.yaml, and writes.
     writes: it writes artifacts (adds --out, --set, --force, --dry-run).
     compute: it does long arithmetic (adds --device, --threads).
+    resumes: the same command goes on where it was stopped, unless --force discards what is kept.
     """
     options = dict(_COMMON) | (_WRITES if stage or writes else {}) | (_COMPUTE if compute else {})
 
@@ -129,7 +132,7 @@ def command(
         @functools.wraps(function)
         def callback(**values: Any) -> None:
             given = {key: values.pop(key) for key in options}
-            with guarded():
+            with guarded(resumes=resumes and not given.get("force", False)):
                 out = given.get("out")
                 run = Run(
                     name=title,
@@ -163,8 +166,11 @@ def command(
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Turn a user's mistake into a message and exit 2, Ctrl-C into exit 130."""
+def guarded(*, resumes: bool) -> Iterator[None]:
+    """Turn a user's mistake into a message and exit 2, Ctrl-C into exit 130.
+
+    resumes: the same command goes on where it was stopped.
+    """
     from pipeline.errors import SpectranError
 
     try:
@@ -173,7 +179,8 @@ def guarded() -> Iterator[None]:
         print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
         raise typer.Exit(USER_MISTAKE) from None
     except KeyboardInterrupt:
-        print("interrupted: nothing unfinished was kept under a final name", file=sys.stderr)
+        then = ". Run the same command again to go on." if resumes else ""
+        print(f"interrupted: nothing unfinished was kept under a final name{then}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # The reader (head, less) has gone; point stdout elsewhere so that exit does not complain.

@@ -17,6 +17,7 @@ MEMORY_BYTES = 200_000_000
     "spectran download demo",
     "spectran download amazon2014_toys --dry-run",
     stage=True,
+    resumes=True,
 )
 def download(
     run: Run, dataset: Annotated[str, typer.Argument(help="Name in params.yaml.")]

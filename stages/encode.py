@@ -36,6 +36,7 @@ WINDOW_BYTES = 200_000_000
     "spectran encode demo minilm --workers 2",
     stage=True,
     compute=True,
+    resumes=True,
 )
 def encode(
     run: Run,

@@ -38,6 +38,7 @@ To start and end one takes about 3 s of a core; the demo's seeds, which read 36,
     "spectran train demo minilm sasrec spectran --set train.seeds=[0] --out scratch/one",
     stage=True,
     compute=True,
+    resumes=True,
 )
 def train(
     run: Run,

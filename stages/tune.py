@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     "spectran tune demo none sasrec id --trials 3 --out scratch/quick",
     writes=True,
     compute=True,
+    resumes=True,
 )
 def tune(
     run: Run,

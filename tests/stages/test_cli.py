@@ -73,12 +73,41 @@ def test_the_stages_are_those_of_the_order() -> None:
         (["ls", "--params", "nowhere.yaml"], "nowhere.yaml"),
         (["ls", "--params", "."], "A file is expected"),
         (["download", "demo", "--out", "README.md"], "A folder is expected"),
+        (["download", "demo", "--out", "x" * 300], "File name too long. Use a shorter name."),
     ],
 )
 def test_a_mistake_exits_2_with_a_message_and_no_traceback(words: list[str], said: str) -> None:
     done = program(*words)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+RESUMES = "Run the same command again to go on."
+
+
+@pytest.mark.parametrize(
+    ("words", "resumes"),
+    [
+        (["train", "demo", "none", "sasrec", "id"], True),
+        (["encode", "demo", "hash"], True),
+        (["tune", "demo", "none", "sasrec", "id"], True),
+        (["download", "demo"], True),
+        (["train", "demo", "none", "sasrec", "id", "--force"], False),  # starts anew
+        (["preprocess", "demo"], False),
+        (["evaluate", "demo"], False),
+    ],
+)
+def test_ctrl_c_says_whether_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], resumes: bool
+) -> None:
+    def stop(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "params", property(stop))
+    done = CliRunner().invoke(APP, words)
+    assert done.exit_code == 130
+    said = "interrupted: nothing unfinished was kept under a final name"
+    assert done.stderr == said + (f". {RESUMES}" if resumes else "") + "\n"
 
 
 def test_an_unknown_command_or_option_exits_2() -> None:
