@@ -31,12 +31,13 @@ def build(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:
 
 
 def _explain(model: type[BaseModel], detail: Any, where: str) -> str:
-    path = [str(part) for part in detail["loc"]]
-    dotted = ".".join(path)
+    keys, _ = _walk(model, detail["loc"])
+    dotted = ".".join(keys)
     match detail["type"]:
         case "extra_forbidden":
-            known = _fields(model, detail["loc"][:-1])
-            return f"{where}: {dotted}: unknown key.{near_miss(path[-1], known)}"
+            _, kinds = _walk(model, detail["loc"][:-1])
+            known = sorted({name for kind in _models(kinds) for name in kind.model_fields})
+            return f"{where}: {dotted}: unknown key.{near_miss(keys[-1], known)}"
         case "missing":
             return f"{where}: {dotted}: missing. There is no default; write the value you want."
         case _:
@@ -45,28 +46,29 @@ def _explain(model: type[BaseModel], detail: Any, where: str) -> str:
             return f"{where}: {dotted}: {detail['msg']} (found {found})."
 
 
-def _fields(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Return the field names allowed at a location inside a model, as far as they are known."""
-    current: list[Any] = [model]
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[str], list[Any]]:
+    """Return a location's keys as the file has them, and the types allowed there, if known.
+
+    In a union of models pydantic names the member it tried by its tag, a level no file has.
+    """
+    keys: list[str] = []
+    kinds: list[Any] = [model]
     for part in location:
-        following: list[Any] = []
-        for kind in current:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                if part in kind.model_fields:
-                    following += _unfold(kind.model_fields[part].annotation)
-                elif part in _tags(kind):
-                    following.append(kind)
-            else:  # dict[str, X] or list[X]: the part is a key
-                following += [inner for arg in get_args(kind)[-1:] for inner in _unfold(arg)]
-        current = following or current
-    return sorted(
-        {
-            name
-            for kind in current
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-            for name in kind.model_fields
-        }
-    )
+        models = _models(kinds)
+        if len(models) > 1:
+            kinds = [kind for kind in models if part in _tags(kind)]
+            continue
+        keys.append(str(part))
+        if models:
+            field = models[0].model_fields.get(part)
+            kinds = _unfold(field.annotation) if field else []
+        else:  # dict[str, X] or list[X]: the part is a key
+            kinds = [k for kind in kinds for arg in get_args(kind)[-1:] for k in _unfold(arg)]
+    return keys, kinds
+
+
+def _models(kinds: list[Any]) -> list[type[BaseModel]]:
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 def _tags(kind: type[BaseModel]) -> set[Any]:
