@@ -36,7 +36,7 @@ def ls(run: Run) -> None:
         "strange": _strange(strange),
     }
     lines = [_line(row) for row in rows]
-    lines += [f"encoders.{name}: its rows cannot be told: {why}" for name, why in untold.items()]
+    lines += _untold(untold, run.params.grid.encoder) if untold else []
     total = size(sum(row["bytes"] for row in rows))
     run.show(content, "\n".join([*lines, f"{run.cache}: {len(rows)} models, {total}"]))
 
@@ -241,6 +241,21 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['key'][:12]}  {row['engine']} {_model(row['model'])}, width {row['width']}, "
         f"{row['rows']:,} rows, {size(row['bytes'])}, last used {row['used'][:10]}, for: {serves}"
     )
+
+
+def _untold(untold: dict[str, str], used: list[str]) -> list[str]:
+    """Say why the rows of used encoder blocks cannot be told, and count the other blocks."""
+    lines = [
+        f"encoders.{name}: its rows cannot be told: {why}"
+        for name, why in untold.items()
+        if name in used
+    ]
+    if idle := len(untold) - len(lines):
+        lines.append(
+            f"{idle} encoders outside grid.encoder: their rows cannot be told. "
+            f"To list them: spectran cache ls --json   (untold)"
+        )
+    return lines
 
 
 def _model(model: Any) -> str:

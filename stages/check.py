@@ -54,6 +54,7 @@ def check(run: Run) -> None:
 
     problems: list[str] = []
     warnings: list[str] = []
+    idle: list[str] = []
     problems += packaging()
     warnings += other_checkout(run.base)
     try:
@@ -67,11 +68,20 @@ def check(run: Run) -> None:
         problems += grid(params)
         problems += revisions(run)
         problems += graph(run.base, params)
-        warnings += unpinned(params, run.base)
+        loose = unpinned(params, run.base)
+        warnings += [line for name, line in loose.items() if name in params.grid.encoder]
+        idle += [name for name in loose if name not in params.grid.encoder]
     for line in warnings:
         run.warn(line)
-    text = "\n".join(problems) or "parameters, dvc.yaml and code agree"
-    run.show({"problems": problems, "warnings": warnings}, text)
+    lines = problems or ["parameters, dvc.yaml and code agree"]
+    if idle:
+        lines = [
+            *lines,
+            f"{len(idle)} encoders outside grid.encoder take a hub model without its "
+            "commit. To list them: spectran check --json   (idle_unpinned)",
+        ]
+    content = {"problems": problems, "warnings": warnings, "idle_unpinned": idle}
+    run.show(content, "\n".join(lines))
     if problems:
         raise typer.Exit(USER_MISTAKE)
 
@@ -127,33 +137,24 @@ def tuning(params: Params) -> Iterator[str]:
     yield from mistakes(params)
 
 
-def unpinned(params: Params, base: Path) -> Iterator[str]:
-    """Yield warnings for hub models whose files may change under the same name.
-
-    One for each encoder that is in use, one for all others.
-    """
+def unpinned(params: Params, base: Path) -> dict[str, str]:
+    """Return what to say of each encoder whose hub model may change under the same name."""
     from pipeline.config.text import Model, Transformers
     from pipeline.encoders.hub import is_commit, on_hub
 
-    idle = []
+    said = {}
     for name, encoder in params.encoders.items():
         if not isinstance(encoder, Model):
             continue
         parts = [encoder, *(encoder.adapters if isinstance(encoder, Transformers) else ())]
         loose = [p for p in parts if on_hub(p.model, base) and not is_commit(p.revision)]
-        if loose and name in params.grid.encoder:
+        if loose:
             models = " and ".join(f"{p.model} (revision: {p.revision or 'null'})" for p in loose)
-            yield (
+            said[name] = (
                 f"params.yaml: encoders.{name}: the hub may serve another {models} tomorrow. "
                 f"Write the commit as `revision`; `spectran encode` tells it."
             )
-        elif loose:
-            idle.append(name)
-    if idle:
-        yield (
-            f"params.yaml: encoders: {len(idle)} that grid.encoder does not name take a hub model "
-            f"without its commit: {', '.join(idle)}. Write it as `revision` before you use them."
-        )
+    return said
 
 
 def revisions(run: Run) -> Iterator[str]:

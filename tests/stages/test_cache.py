@@ -39,14 +39,18 @@ def base(tiny_root: Path) -> Path:
     return tiny_root
 
 
-def edit(base: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Keep the blocks `hash` and `hash_permuted` alone, and change them."""
+def edit(
+    base: Path, change: Callable[[dict[str, Any]], None], encoders: list[str] | None = None
+) -> None:
+    """Keep the blocks `hash` and `hash_permuted` alone, and change them; set grid.encoder."""
     path = base / "params.yaml"
     content = yaml.safe_load(path.read_text())
     plain = content["encoders"]["hash"] | {"transform": None}
     control = plain | {"transform": {"kind": "permute", "seed": 0}}
     content["encoders"] = {"hash": plain, "hash_permuted": control}
     change(content["encoders"])
+    if encoders:
+        content["grid"]["encoder"] = encoders
     path.write_text(yaml.safe_dump(content))
 
 
@@ -128,14 +132,19 @@ def test_ls_asks_nothing_of_the_network_and_says_what_it_cannot_tell(
         blocks["open"] = hub_model(None)
         blocks["absent"] = hub_model(None) | {"model": "./absent"}
 
-    edit(base, change)
+    edit(base, change, encoders=["hash", "open"])
     content = shown(capsys, ls, run(base, json=True))
     assert set(content["untold"]) == {"open", "absent"}
     assert "no such folder" in content["untold"]["absent"]
     by_engine = {row["engine"]: row["blocks"] for row in content["rows"]}
     assert by_engine == {"hash": ["hash", "hash_permuted"], "sbert": None}
     ls(run(base))
-    assert "encoders.open: its rows cannot be told: encoder model" in capsys.readouterr().out
+    *_, told, counted, _ = capsys.readouterr().out.splitlines()
+    assert told.startswith("encoders.open: its rows cannot be told: encoder model")
+    assert counted == (
+        "1 encoders outside grid.encoder: their rows cannot be told. "
+        "To list them: spectran cache ls --json   (untold)"
+    )
     assert constants.HF_HUB_OFFLINE is False
 
 

@@ -52,7 +52,8 @@ def test_check_finds_nothing_in_what_is_shipped(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check(run(tree, "check"))
-    assert capsys.readouterr().out == "parameters, dvc.yaml and code agree\n"
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "parameters, dvc.yaml and code agree" and said.err == ""
 
 
 def problems(tree: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -191,17 +192,21 @@ def test_check_warns_of_each_unpinned_hub_model_in_use(
     assert said.count("the hub may serve") == 2
 
 
-def test_check_tells_unused_unpinned_encoders_in_one_line(
+def test_check_counts_unused_unpinned_encoders_and_lists_them_when_asked(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    check(run(tree, "check", json=True))
+    said = json.loads(capsys.readouterr().out)
+    assert said["warnings"] == []
+    idle = said["idle_unpinned"]
+    assert {"qwen3_8b", "llm2vec_llama3_8b", "bge_large_en_v1_5"} <= set(idle)
+    assert not {"all_minilm_l6_v2", "hash", "text_embedding_3_small", "minilm_permuted"} & set(idle)
     check(run(tree, "check"))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "the hub may serve" not in said
-    assert said.count("that grid.encoder does not name") == 1
-    for name in ("qwen3_8b", "llm2vec_llama3_8b", "bge_large_en_v1_5"):
-        assert f" {name}" in said
-    for name in ("all_minilm_l6_v2", "hash", "text_embedding_3_small", "minilm_permuted"):
-        assert name not in said
+    _, line = capsys.readouterr().out.splitlines()
+    assert line == (
+        f"{len(idle)} encoders outside grid.encoder take a hub model without its commit. "
+        "To list them: spectran check --json   (idle_unpinned)"
+    )
 
 
 def supply(content: dict[str, Any]) -> None:
