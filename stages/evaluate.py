@@ -20,6 +20,8 @@ def evaluate(
     from pipeline.evaluation.comparisons import compare
     from pipeline.evaluation.metrics import measure, slice_sizes
     from pipeline.evaluation.outcomes import load_grid
+    from pipeline.reporting.scores import scores_table
+    from pipeline.reporting.tables import Numbers
 
     config = run.params.evaluate
     known = {cell: cell.seeds(run.params) for cell in cells(run.params.grid, dataset)}
@@ -59,6 +61,7 @@ def evaluate(
             dataset=dataset,
         ),
     ]
+    run.say(scores_table(Numbers(dataset, metrics.to_pylist(), [], config.alpha)))
     run.done(
         written,
         f"{len(outcomes)} cells, {len(metrics)} metrics, {len(comparisons)} paired tests",

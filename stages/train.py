@@ -113,12 +113,29 @@ def train(
     else:
         for seed, store in stores.items():
             _seed(run, work, seed, outputs[seed], store, device)
+    scores = _scores(run, work)
     run.done(
         written,
         f"{len(outputs)} seeds" if work.trained else "ranks",
         f"spectran evaluate {dataset}",
         seeds=list(outputs),
+        scores=scores,
     )
+
+
+def _scores(run: Run, work: Experiment) -> dict[str, float]:
+    """Say what the cell reached, from the ranks just written; return it by `split/metric@k`."""
+    from pipeline.cells import Cell
+    from pipeline.evaluation.outcomes import load
+    from pipeline.reporting.scores import scores_line, scores_of
+
+    config = run.params.evaluate
+    outcomes = load(run.target, Cell(**work.cell), work.seeds, config.seen_items)
+    scores = scores_of(outcomes, config)
+    count = len(work.seeds)
+    seeds = f" ({count} seed{'s' if count > 1 else ''})" if work.trained else ""
+    run.say(f"train: {scores_line(scores)}{seeds}")
+    return scores
 
 
 def _unfinished(

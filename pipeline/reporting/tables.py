@@ -92,7 +92,7 @@ class Numbers:
     @property
     def shown(self) -> list[int]:
         """The cut-offs that tables show: those of the papers, else the two smallest."""
-        return [k for k in SHOWN_KS if k in self.ks] or self.ks[:2]
+        return shown_ks(self.ks)
 
     @property
     def main_k(self) -> int:
@@ -196,6 +196,14 @@ class Numbers:
             for row in self.comparisons
             if (row["split"], row["metric"], row["k"]) == ("test", metric, k)
         ]
+
+
+def shown_ks(ks: Sequence[int]) -> list[int]:
+    """Return the cut-offs that tables show, ascending: those of the papers, else the smallest two.
+
+    The last one is the main one.
+    """
+    return [k for k in SHOWN_KS if k in ks] or sorted(ks)[:2]
 
 
 def cell_of(dataset: str, row: Row) -> Cell:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pytest
 
@@ -29,6 +31,42 @@ def test_metrics_of_every_cell_are_written_and_sizes_are_printed(measured, capsy
     hashes = header["params"]["cells"][str(ID)]["ranks_sha256"]
     where = artifacts.RANKS.path(measured.root, **ID.fields, seed=0)
     assert hashes["0"] == sha256_file(where) and set(hashes) == {"0", "1"}
+
+
+def test_the_scores_of_all_cells_are_shown_highest_first(measured, capsys):
+    evaluate(measured.run("evaluate"), "demo")
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("demo: 90 test users, 95% intervals over users")
+    assert lines[start + 1].split() == ["method", "encoder", "backbone", "NDCG@20", "HR@20"]
+    table = lines[start + 2 : start + 2 + len(measured.cells)]
+    found = {}
+    for row in artifacts.METRICS.load(measured.root, dataset="demo")[0].to_pylist():
+        if (row["split"], row["slice"], row["k"]) == ("test", "all", 20):
+            cell = (row["method"], row["encoder"], row["backbone"])
+            short = [f"{row[key]:.4f}".removeprefix("0") for key in ("mean", "low", "high")]
+            text = "{} [{}, {}]".format(*short)
+            found.setdefault(cell, {})[row["metric"]] = (row["mean"], text)
+    wanted = sorted(found.items(), key=lambda item: -item[1]["ndcg"][0])
+    assert [" ".join(line.split()) for line in table] == [
+        " ".join([*cell, values["ndcg"][1], values["hr"][1]]) for cell, values in wanted
+    ]
+    assert lines[start + 2 + len(measured.cells)].startswith("wrote ")
+
+
+def test_of_many_cells_the_highest_are_shown(measured, capsys, monkeypatch):
+    monkeypatch.setattr("pipeline.reporting.scores.MOST_LINES", 2)
+    evaluate(measured.run("evaluate"), "demo")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  and {len(measured.cells) - 2} lower ones: spectran report shows all" in lines
+    start = lines.index("demo: 90 test users, 95% intervals over users")
+    assert [line.split()[0] for line in lines[start + 2 : start + 4]] == ["spectran", "llminit"]
+
+
+def test_json_and_quiet_show_no_table(measured, capsys):
+    evaluate(measured.run("evaluate", json=True), "demo")
+    assert json.loads(capsys.readouterr().out)["cells"] == len(measured.cells)
+    evaluate(measured.run("evaluate", quiet=True), "demo")
+    assert capsys.readouterr().out == ""
 
 
 def test_a_second_run_writes_the_same_bytes(evaluated):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -164,6 +165,59 @@ def test_a_change_of_train_wins_over_the_data_set(project: Path) -> None:
 
 
 # ------------------------------------------------------------------------- how it speaks
+
+
+def reached(root: Path, cell: tuple[str, ...], seeds: tuple[int, ...], k: int) -> dict[str, float]:
+    """NDCG and HR over users and seeds, from the counts in the files."""
+    found: dict[str, list[float]] = {}
+    for seed in seeds:
+        for row in pq.read_table(root / "ranks" / "/".join(cell) / f"{seed}.parquet").to_pylist():
+            rank = 1 + row["greater"] + row["equal"] / 2
+            gain = 1 / math.log2(rank + 1) if rank <= k else 0.0
+            found.setdefault(f"{row['split']}/ndcg@{k}", []).append(gain)
+            found.setdefault(f"{row['split']}/hr@{k}", []).append(float(rank <= k))
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def shown(values: dict[str, float], k: int) -> str:
+    """As a person reads them."""
+    short = {name: f"{value:.4f}".removeprefix("0") for name, value in values.items()}
+    return "; ".join(
+        f"{split} NDCG@{k} {short[f'{split}/ndcg@{k}']}, HR@{k} {short[f'{split}/hr@{k}']}"
+        for split in ("valid", "test")
+    )
+
+
+def test_a_trial_is_told_its_scores_and_those_of_reused_seeds(project: Path) -> None:
+    out = ("--set", "evaluate.ks=[2,5,8]", "--out", "scratch/one")
+    done = train(*CELL, *out)
+    wanted = reached(project / "scratch/one", CELL, (0, 1), 5)
+    assert len(set(wanted.values())) > 2 and 0 < wanted["test/hr@5"] < 1
+    assert done.stdout.splitlines()[-2] == f"train: {shown(wanted, 5)} (2 seeds)"
+    again = train(*CELL, *out)
+    assert "train reuse" in again.stdout
+    assert again.stdout.splitlines()[-2] == done.stdout.splitlines()[-2]
+    one = train(*CELL, *out, "--set", "train.seeds=[1]")
+    alone = reached(project / "scratch/one", CELL, (1,), 5)
+    assert f"train: {shown(alone, 5)} (1 seed)" in one.stdout
+    assert json.loads(train(*CELL, *out, "--json").stdout)["scores"] == pytest.approx(wanted)
+    assert train(*CELL, *out, "--quiet").output == ""
+
+
+def test_an_untrained_method_is_told_its_scores_at_the_cut_off_of_the_report(project: Path) -> None:
+    cell = ("demo", "none", "none", "popularity")
+    done = train(*cell)
+    assert done.stdout.splitlines()[-2] == (
+        f"train: {shown(reached(project / 'artifacts', cell, (0,), 20), 20)}"
+    )
+
+
+def test_a_split_without_users_is_said(project: Path) -> None:
+    catalog = Catalog.load(project / "artifacts", "demo")
+    replaced(project, catalog, test_at=np.full(4, -1), valid_at=np.full(4, 2))
+    done = train("demo", "none", "none", "popularity")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-2].endswith("; test has no users")
 
 
 def test_dry_run_says_what_it_would_do_and_writes_nothing(project: Path) -> None:
