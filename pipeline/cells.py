@@ -114,6 +114,14 @@ def all_cells(grid: Grid) -> list[Cell]:
     return [cell for dataset in grid.dataset for cell in cells(grid, dataset)]
 
 
+def unfinished(root: Path, params: Params, dataset: str) -> Iterator[Cell]:
+    """Yield the cells of a data set of which a seed has no ranks yet, in the order of the grid."""
+    for cell in cells(params.grid, dataset):
+        paths = [RANKS.path(root, **cell.fields, seed=seed) for seed in cell.seeds(params)]
+        if not all(path.exists() for path in paths):
+            yield cell
+
+
 def unlisted_view(view: str, listed: Sequence[str], cells: Sequence[Cell]) -> str:
     """Say that cells of one data set and encoder read a view that `spectrum.views` does not list.
 

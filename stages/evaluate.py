@@ -65,6 +65,6 @@ def evaluate(
     run.done(
         written,
         f"{len(outcomes)} cells, {len(metrics)} metrics, {len(comparisons)} paired tests",
-        "spectran report",
+        f"spectran collapse {dataset}",
         cells=len(outcomes),
     )

@@ -69,7 +69,7 @@ def preprocess(
     run.done(
         written,
         f"{stats['users']:,} users, {stats['items']:,} items, {stats['interactions']:,} events",
-        f"spectran encode {dataset} ENCODER",
+        f"spectran encode {dataset} {next(iter(run.params.grid.encoder), 'ENCODER')}",
         users=stats["users"],
         items=stats["items"],
         interactions=stats["interactions"],

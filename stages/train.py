@@ -117,10 +117,27 @@ def train(
     run.done(
         written,
         f"{len(outputs)} seeds" if work.trained else "ranks",
-        f"spectran evaluate {dataset}",
+        _following(run, work),
         seeds=list(outputs),
         scores=scores,
     )
+
+
+def _following(run: Run, work: Experiment) -> str:
+    """Return what to run next: `evaluate` reads all cells of the grid, and refuses others."""
+    from pipeline.cells import Cell, cells, unfinished
+    from pipeline.errors import ConfigError
+
+    cell = Cell(**work.cell)
+    if cell.dataset not in run.params.grid.dataset:
+        return f"add {cell.dataset} to grid.dataset in params.yaml, and run: dvc repro"
+    try:
+        if cell not in cells(run.params.grid, cell.dataset):
+            return f"put {cell} into a group of `grid` in params.yaml, and run: dvc repro"
+    except ConfigError:  # a mistake in the grid is no reason to fail what has been trained
+        return "spectran check"
+    missing = next(unfinished(run.root, run.params, cell.dataset), None)
+    return missing.command if missing else f"spectran evaluate {cell.dataset}"
 
 
 def _scores(run: Run, work: Experiment) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline import naming
 from pipeline.params import load
-from stages.cli import build
+from stages.cli import ORDER, build
 from stages.command import COMMANDS as REGISTERED
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -24,6 +24,11 @@ TARGETS = sorted({line.split()[1] for line in LINES if line.startswith("make ")}
 def test_the_readme_shows_commands() -> None:
     assert {"demo", "test"} <= set(TARGETS)
     assert len(COMMANDS) > 4
+
+
+def test_the_flow_is_shown_whole_and_in_order() -> None:
+    (flow,) = [block for block in BLOCKS if "spectran evaluate" in block]
+    assert [line.split()[1] for line in flow.splitlines()] == list(ORDER)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

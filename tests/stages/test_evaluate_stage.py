@@ -23,7 +23,7 @@ def test_metrics_of_every_cell_are_written_and_sizes_are_printed(measured, capsy
     test = measured.counts[40:]
     told = " ".join(f"{n}={((test >= a) & (test <= b)).sum()}" for n, (a, b) in bounds.items())
     assert f"evaluate test: all=90 {told}" in out
-    assert f"{len(measured.cells)} cells" in out and "Next: spectran report" in out
+    assert f"{len(measured.cells)} cells" in out and "Next: spectran collapse demo" in out
     table, header = artifacts.METRICS.load(measured.root, dataset="demo")
     found = {(r["encoder"], r["backbone"], r["method"]) for r in table.to_pylist()}
     assert found == {(c.encoder, c.backbone, c.method) for c in measured.cells}

@@ -90,7 +90,6 @@ def test_every_seed_leaves_a_model_curves_and_ranks(project: Path) -> None:
     ranks = pq.read_table(f"artifacts/ranks/{cell}/0.parquet").to_pydict()
     assert ranks["split"] == ["valid"] * 20 + ["test"] * 20
     assert set(ranks["candidates"]) == {24}
-    assert done.stdout.splitlines()[-1].endswith("Next: spectran evaluate demo")
     log = Path("logs/train/demo-none-sasrec-id.jsonl")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [e["event"] for e in events] == (["epoch"] * 3 + ["done"]) * 2
@@ -231,9 +230,51 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(project: Path) -> None
     assert sorted(project.rglob("*")) == before
 
 
+def gridded(root: Path, **groups: Any) -> None:
+    """Let the grid hold these groups only."""
+    content = yaml.safe_load((root / "params.yaml").read_text())
+    for name, group in content["grid"].items():
+        if isinstance(group, dict):
+            group["method"] = groups.pop(name, [])
+    assert not groups
+    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_the_end_names_the_next_missing_cell_and_then_evaluate(project: Path) -> None:
+    gridded(project, baseline=["popularity", "transition"], plain=["id"])
+
+    def following(*cell: str) -> str:
+        return train("demo", "none", *cell).stdout.splitlines()[-1].split(" Next: ")[1]
+
+    assert following("none", "transition") == "spectran train demo none none popularity"
+    assert following("none", "popularity") == "spectran train demo none sasrec id"
+    assert following("sasrec", "id") == "spectran evaluate demo"
+    Path("artifacts/ranks/demo/none/sasrec/id/1.parquet").unlink()
+    assert following("none", "popularity") == "spectran train demo none sasrec id"
+
+
+def test_the_end_of_a_cell_outside_the_grid_says_where_it_belongs(project: Path) -> None:
+    gridded(project, baseline=["popularity"])
+    said = train("demo", "none", "none", "transition").stdout
+    assert "Next: put demo/none/none/transition into a group of `grid` in params.yaml" in said
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["grid"]["dataset"] = ["toys"]
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    said = train("demo", "none", "none", "popularity").stdout
+    assert "Next: add demo to grid.dataset in params.yaml, and run: dvc repro" in said
+
+
+def test_a_mistake_in_the_grid_does_not_fail_what_was_trained(project: Path) -> None:
+    gridded(project, baseline=["popularity", "popularity"])
+    done = train("demo", "none", "none", "popularity")
+    assert done.exit_code == 0 and done.stdout.splitlines()[-1].endswith("Next: spectran check")
+
+
 def test_json_is_one_object_and_quiet_is_silent(project: Path) -> None:
     answer = json.loads(train(*CELL, "--json").stdout)
-    assert answer["seeds"] == [0, 1] and answer["next"] == "spectran evaluate demo"
+    assert (
+        answer["seeds"] == [0, 1] and answer["next"] == "spectran train demo none none popularity"
+    )
     assert answer["bytes"] == sum(Path(p).stat().st_size for p in answer["written"])
     quiet = train(*CELL, "--quiet")
     assert (quiet.exit_code, quiet.output) == (0, "")
