@@ -1,9 +1,13 @@
-"""`spectran clean`: delete what params.yaml no longer names, after showing it."""
+"""`spectran clean`: delete what params.yaml no longer names, after showing it.
+
+Kept copies of finished seeds make an added seed train only itself, so those that the grid names
+stay unless they are asked for, and a store outside the project is nobody's own.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +17,7 @@ from stages.command import DryOption, command
 from stages.run import Run, size
 
 if TYPE_CHECKING:
+    from pipeline.cells import Cell
     from pipeline.config import Params
 
 CHEAP = ("metrics", "comparisons", "collapse", "sizes", "spectrum", "data")
@@ -25,6 +30,7 @@ to be called stale."""
     "spectran clean --stale --yes",
     "spectran clean --stale --dry-run",
     "spectran clean --searches",
+    "spectran clean --kept-seeds",
 )
 def clean(
     run: Run,
@@ -34,11 +40,23 @@ def clean(
     searches: Annotated[
         bool, typer.Option("--searches", help="What `spectran tune` kept of what is finished.")
     ] = False,
+    kept_seeds: Annotated[
+        bool,
+        typer.Option(
+            "--kept-seeds",
+            help="All kept copies of finished seeds, also those of the grid and, in a shared "
+            "SPECTRAN_CACHE, those of others.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryOption = False,
 ) -> None:
-    """Delete results outside the grid, remains of killed runs and finished resume states.
+    """Delete results outside the grid and remains of killed runs.
 
+    With --stale: also the copies of finished seeds that `train` keeps to reuse, of cells and seeds
+    outside the grid; those of the grid stay, as does all of a SPECTRAN_CACHE outside this folder.
+    With --kept-seeds: all these copies; what lies in artifacts stays, but `train` would then train
+    its seeds again.
     With --searches: the journals of finished searches and all finished trials; their results in
     artifacts/tuned stay, but a longer search would run these trials again. Embeddings and raw data
     are never touched.
@@ -46,13 +64,18 @@ def clean(
     from pipeline.errors import ConfigError
     from pipeline.files import TEMPORARY, remove_orphans
 
-    if not stale and not searches:
+    if not (stale or searches or kept_seeds):
         raise ConfigError(
-            "clean: say what to delete: spectran clean --stale   (or: spectran clean --searches)"
+            "clean: say what to delete: spectran clean --stale   (or: spectran clean --searches, "
+            "spectran clean --kept-seeds)"
         )
     reasons: dict[Path, str] = {}
     if stale:
         reasons |= {path: "not in the grid" for path in outside_grid(run.root, run.params)}
+        reasons |= {
+            path: "kept copy of a seed, of no use to the grid" for path in kept_outside_grid(run)
+        }
+    if kept_seeds:
         kept = finished_states(run.cache / "train")
         reasons |= {path: "kept copy of a finished seed" for path in kept}
     if searches:
@@ -101,6 +124,35 @@ def outside_grid(root: Path, params: Params) -> Iterator[Path]:
                 yield path
             elif area == "spectrum":
                 yield from (e for e in _inside(path) if e.name not in params.grid.encoder)
+
+
+def kept_outside_grid(run: Run) -> Iterator[Path]:
+    """Yield kept copies of seeds that no cell of the grid has; of a store in this project only."""
+    from pipeline.cells import all_cells
+
+    if not run.cache.resolve().is_relative_to(run.base.resolve()):
+        return
+    cells = all_cells(run.params.grid)
+    known = {(cell, seed) for cell in cells for seed in cell.seeds(run.params)}
+    for folder in finished_states(run.cache / "train"):
+        if not _is_of(folder, known):
+            yield folder
+
+
+def _is_of(folder: Path, known: Collection[tuple[Cell, int]]) -> bool:
+    """Whether a kept copy is of one of these seeds, as its ranks say; unreadable ones are not."""
+    from dataclasses import replace
+
+    from pipeline import artifacts
+    from pipeline.cells import Cell
+    from pipeline.errors import ArtifactError
+
+    copy = replace(artifacts.RANKS, template=artifacts.RANKS.name, command="spectran train")
+    try:
+        _, header = copy.open(folder)
+        return (Cell(**header["params"]["cell"]), header["params"]["seed"]) in known
+    except (ArtifactError, KeyError, TypeError):
+        return False
 
 
 def finished_states(folder: Path) -> Iterator[Path]:

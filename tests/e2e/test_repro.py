@@ -37,7 +37,9 @@ def test_afterwards_git_sees_only_the_lock_file(finished: tuple[Clone, str]) -> 
 def test_everything_made_is_sound_and_nothing_unfinished_is_left(clone: Clone) -> None:
     words = clone.run("spectran", "verify").stdout
     assert "0 problems" in words
-    assert "nothing to delete" not in clone.run("spectran", "clean", "--stale", "--dry-run").stdout
+    assert clone.run("spectran", "clean", "--stale").stdout == "nothing to delete\n"
+    kept = clone.run("spectran", "clean", "--kept-seeds", "--dry-run").stdout
+    assert f"would delete {len(CELLS | BASELINES)} paths" in kept
     assert not list((clone.path / "artifacts" / ".tmp").glob("*"))
     listed = clone.run("spectran", "ls").stdout
     assert listed.count("1 of 1 seeds") == len(CELLS | BASELINES)

@@ -669,6 +669,57 @@ def test_seeds_stopped_side_by_side_go_on_to_the_same_bytes(
     assert made(project / "cut") == wanted
 
 
+# ------------------------------------------------------------------------- what is kept
+
+
+def cleaned(*words: str) -> set[str]:
+    """Run `spectran clean`; return what it deleted."""
+    done = CliRunner().invoke(APP, ["clean", *words, "--yes", "--json"])
+    assert done.exit_code == 0, f"{done.output}{done.exception!r}"
+    return set(json.loads(done.stdout)["found"])
+
+
+def test_after_cleaning_an_added_seed_still_trains_only_itself(project: Path) -> None:
+    gridded(project, baseline=["popularity", "transition"], plain=["id"])
+    assert train(*CELL).exit_code == train("demo", "none", "none", "popularity").exit_code == 0
+    kept = set(map(str, Path(".cache/train").iterdir()))
+    assert train("demo", "none", "none", "transition").exit_code == 0
+    left = set(map(str, Path(".cache/train").iterdir())) - kept
+    # A method leaves the grid, a seed another cell; what they left goes, what others need stays.
+    gridded(project, baseline=["popularity"], plain=["id"])
+    assert left < cleaned("--stale") and set(map(str, Path(".cache/train").iterdir())) == kept
+    write(project, **SMALL | {"seeds": [0, 1, 2]})
+    done = train(*CELL)
+    assert done.stdout.count("train reuse") == 2 and done.stdout.count("train done seed=2") == 1
+    write(project, **SMALL | {"seeds": [0, 2]})
+    found = cleaned("--stale")
+    assert len(found) == 3 + 1, "the files of seed 1, and its copy"
+    assert train(*CELL).stdout.count("train reuse") == 2
+
+
+def test_kept_seeds_are_deleted_when_asked(project: Path) -> None:
+    assert train(*CELL).exit_code == 0
+    tracked = made(project / "artifacts")
+    kept = set(map(str, Path(".cache/train").iterdir()))
+    assert len(kept) == 2 and cleaned("--kept-seeds") == kept
+    assert made(project / "artifacts") == tracked
+    assert "train reuse" not in train(*CELL).stdout
+
+
+def test_a_store_outside_the_project_is_cleaned_only_when_asked(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path_factory.mktemp("shared")
+    monkeypatch.setenv("SPECTRAN_CACHE", str(shared))
+    assert train(*CELL).exit_code == 0
+    kept = set(map(str, (shared / "train").iterdir()))
+    gridded(project, baseline=["popularity"])
+    found = cleaned("--stale")
+    assert found and not any(name.startswith(str(shared)) for name in found)
+    assert set(map(str, (shared / "train").iterdir())) == kept
+    assert cleaned("--kept-seeds") == kept and not any((shared / "train").iterdir())
+
+
 # ------------------------------------------------------------------------- what a kill costs
 
 

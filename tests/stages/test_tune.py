@@ -476,4 +476,5 @@ def test_a_journal_in_use_stays(project: Path) -> None:
 
 def test_clean_asks_what_to_delete(project: Path) -> None:
     done = CliRunner().invoke(APP, ["clean"])
-    assert done.exit_code == 2 and "clean --stale   (or: spectran clean --searches)" in done.stderr
+    said = "clean --stale   (or: spectran clean --searches, spectran clean --kept-seeds)"
+    assert done.exit_code == 2 and said in done.stderr
