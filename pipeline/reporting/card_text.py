@@ -15,6 +15,7 @@ from pipeline.reporting.exports import (
     results_markdown,
     settings_markdown,
     strata_heading,
+    strata_legend,
     table_csv,
     table_row,
 )
@@ -118,11 +119,10 @@ def _chapter(chapter: Chapter) -> list[str]:
         values = [number(row.get(column)) for column in table.columns]
         label = f"{escape(row['name'])} ({escape(row['source'])})"
         lines.append(table_row([label, *values, "-", "-"]))
-    lines += ["", legend(numbers, deviation=True), VALID_AND_MINUTES, *protocol]
+    lines += ["", legend(numbers), VALID_AND_MINUTES, *protocol]
     lines += [f"### {strata_heading(numbers)}", ""]
     lines += results_markdown(numbers.strata(), deviation=False)
-    bold = f"Bold: highest of its column. In brackets: {numbers.level} interval over users."
-    lines += ["", bold, *protocol]
+    lines += ["", strata_legend(numbers), *protocol]
     for against, title in AGAINST.items():
         if tests := _tests(numbers, against):
             lines += [f"### Paired tests over users against {title}", "", *tests, ""]

@@ -13,7 +13,7 @@ MARKS = {"above": " (+)", "below": " (-)"}
 LEGEND = (
     "**bold**: highest of its column; (+) above id, (-) below id, no mark: not told apart from id; "
     "~ not told apart from the highest (paired t test over users, Holm over the column, level "
-    "{alpha:g}). In brackets: {level} interval over users{deviation}."
+    "{alpha:g}). In brackets: {level} interval over users; sd: deviation over seeds."
 )
 
 
@@ -96,13 +96,14 @@ def table_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def legend(numbers: Numbers, *, deviation: bool) -> str:
-    """Return what the marks of a table mean."""
-    return LEGEND.format(
-        alpha=numbers.alpha,
-        level=numbers.level,
-        deviation="; sd: deviation over seeds" if deviation else "",
-    )
+def legend(numbers: Numbers) -> str:
+    """Return what the marks of the table of results mean."""
+    return LEGEND.format(alpha=numbers.alpha, level=numbers.level)
+
+
+def strata_legend(numbers: Numbers) -> str:
+    """Return what the marks of the strata table mean, whose values are not tested."""
+    return f"Bold: highest of its column. In brackets: {numbers.level} interval over users."
 
 
 def strata_heading(numbers: Numbers) -> str:
@@ -126,11 +127,11 @@ def report_markdown(
     lines = ["# Results", ""]
     for numbers, protocol, findings, settings in pages:
         lines += [f"## {escape(numbers.dataset)}", "", *(f"{escape(s)}\n" for s in findings)]
-        for title, table, deviation in (
-            ("Test users", numbers.results(), True),
-            (strata_heading(numbers), numbers.strata(), False),
-        ):
-            lines += [f"### {title}", "", *results_markdown(table, deviation=deviation), ""]
-            lines += [legend(numbers, deviation=deviation), "", f"Protocol. {escape(protocol)}", ""]
+        closing = ["", f"Protocol. {escape(protocol)}", ""]
+        lines += ["### Test users", "", *results_markdown(numbers.results(), deviation=True), ""]
+        lines += [legend(numbers), *closing]
+        lines += [f"### {strata_heading(numbers)}", ""]
+        lines += [*results_markdown(numbers.strata(), deviation=False), ""]
+        lines += [strata_legend(numbers), *closing]
         lines += settings_markdown(settings)
     return "\n".join(lines)
