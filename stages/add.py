@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ STEPS = {
     "min_rating": None,
     "require_title": True,
     "repeats": "keep",
-    "keep_last": 50,
+    "keep_last": None,
     "ties": "source",
     "ties_seed": 0,
     "split": {"kind": "user_time", "train": 0.8, "valid": 0.1},
@@ -68,17 +67,24 @@ def add(
         int | None,
         typer.Option(min=1, help="Least events per user and item.", show_default="guessed"),
     ] = None,
+    max_rejected_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of rows that may be unreadable.")
+    ] = 0.01,
     only: Annotated[
         bool, typer.Option("--only", help="Put the grid on this data set alone.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
 ) -> None:
-    """Propose the params block of your own tables, show five rows as they are read, and write it.
+    """Propose the params block of your own tables, show what they become, and write it.
 
-    Columns are guessed by name and content; every guess has an option.
+    Columns are guessed by name and content; every guess has an option. The tables go through the
+    steps of preprocess, so what it would refuse is refused here.
     """
     from pipeline.config import Source
     from pipeline.data import propose, register
+    from pipeline.data.prepare import intern, prepare
+    from pipeline.data.preview import preview
+    from pipeline.data.rejects import settle
     from pipeline.data.sources import table
     from pipeline.errors import ConfigError
     from pipeline.strict import build
@@ -110,17 +116,22 @@ def add(
             "origin": {"kind": "local", "files": files},
             "columns": columns.model_dump(),
             "time_unit": unit,
-            "max_rejected_share": 0.01,
+            "max_rejected_share": max_rejected_share,
         },
         "add",
     )
     raw = table.read({"interactions": interactions, "items": items}, source)
+    settle(raw, source.max_rejected_share, name, run.cache)
     shared = register.shared_preprocess(text)
     preprocess, reasons = _preprocess(raw, core, None if shared is None else shared[1])
-    added = register.block(name, files, columns, unit, preprocess, shared)
+    interned = intern([raw.interactions], preprocess.min_rating is not None)
+    made = prepare(interned, raw.items, preprocess, name)
+    added = register.block(name, source, preprocess, shared)
     changed = register.insert(text, name, added, only)
     _still_valid(run, changed, name)
-    run.say(_preview(raw, added, reasons, "alone" if only else "too"))
+    grid = "alone" if only else "too"
+    shown = [*preview(raw, made, preprocess), *reasons]
+    run.say("\n".join([*shown, f"block for params.yaml (grid.dataset {grid}):", added]))
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nothing was written: there is no terminal to ask in. Add --yes.")
@@ -166,18 +177,19 @@ def _preprocess(
     """Return the proposed steps and the reasons for what is not obvious."""
     from pipeline.config import Preprocess
     from pipeline.data.propose import core_for
-    from pipeline.errors import DataError
     from pipeline.strict import build
 
-    if not len(raw.interactions):
-        reasons = raw.rejected["reason"].unique().sort().to_list()
-        raise DataError(f"no row of the log could be read: {', '.join(reasons)}.")
     values = dict(shared) if shared is not None else dict(STEPS)
     why = []
     if core is None:
         core, reason = core_for(raw)
         why.append(reason)
     values["core"] = core
+    if values["keep_last"] is not None:
+        # The shared value was chosen for another log; here it may take most of every history.
+        cut = values["keep_last"]
+        values["keep_last"] = None
+        why.append(f"keep_last null: no history is cut (the shared block keeps the last {cut})")
     untimed = raw.interactions["time"].null_count()
     if untimed:
         values["split"] = {"kind": "leave_one_out", "train": 1.0, "valid": 0.0}
@@ -185,24 +197,10 @@ def _preprocess(
             f"split leave_one_out: {untimed} of {len(raw.interactions)} events have no time, and "
             f"the other splits compare times between users"
         )
+    if values["min_rating"] is not None and not raw.interactions["rating"].count():
+        values["min_rating"] = None
+        why.append("min_rating null: no event has a rating")
     return build(Preprocess, values, "add"), why
-
-
-def _preview(raw: RawTables, added: str, reasons: list[str], grid: str) -> str:
-    """Return the block, five events as they are read, and the reasons."""
-    titles = raw.items.select("item", "title")
-    first = raw.interactions.head(5).join(titles, on="item", how="left", maintain_order="left")
-    lines = [f"{len(raw.interactions):,} events, {len(raw.items):,} items, read as:"]
-    for row in first.iter_rows(named=True):
-        shown = {key: value for key, value in row.items() if value is not None}
-        if "time" in shown:
-            moment = datetime.fromtimestamp(shown["time"], UTC)
-            shown["time"] = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-        lines.append("  " + "  ".join(f"{k}={str(v)[:60]}" for k, v in shown.items()))
-    if len(raw.rejected):
-        reason = raw.rejected["reason"][0]
-        lines.append(f"{len(raw.rejected)} of {raw.rows} rows cannot be read, e.g.: {reason}")
-    return "\n".join([*lines, *reasons, f"block for params.yaml (grid.dataset {grid}):", added])
 
 
 def _still_valid(run: Run, changed: str, name: str) -> None:

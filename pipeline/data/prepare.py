@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline.config import Preprocess
 from pipeline.data import filters, text
 from pipeline.data.filters import NO_TIME, Events
+from pipeline.data.join import Join, join
 from pipeline.data.split import divide
 from pipeline.data.summary import Steps, describe
 from pipeline.errors import ConfigError
@@ -43,6 +44,8 @@ class Prepared:
     catalog: Catalog
     sequences: Sequences
     stats: dict[str, Any]
+    join: Join
+    """Said, not written: `stats` counts items, this events."""
 
 
 def intern(owned: list[pl.DataFrame], with_rating: bool) -> Interned:
@@ -69,9 +72,10 @@ def prepare(interned: Interned, items: pl.DataFrame, config: Preprocess, where: 
 
     Raises DataError when a step leaves nothing, or the split cannot be drawn.
     """
-    steps = Steps(where)
-    texts, found = _texts(interned.items, items)
+    texts, known = _texts(interned.items, items)
     events = interned.events
+    met = join(events.item, texts, known, items)
+    steps = Steps(where, met)
     steps.add("read", events)
     if config.min_rating is not None:
         assert interned.rating is not None
@@ -106,24 +110,23 @@ def prepare(interned: Interned, items: pl.DataFrame, config: Preprocess, where: 
         "steps": steps.list,
         "ties": {"last_two_events_share_time": rate, "order": config.ties},
         "users_with_unknown_times": untimed,
-        "item_table": found,
+        "item_table": {
+            "rows": len(items),
+            "items_in_log_without_row": int((~known).sum()),
+            "rows_without_interaction": len(items) - int(known.sum()),
+        },
         **describe(catalog, sequences),
     }
-    return Prepared(catalog, sequences, stats)
+    return Prepared(catalog, sequences, stats, met)
 
 
-def _texts(ids: pl.Series, items: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return cleaned text for every item of the log, by code, and how the tables meet."""
+def _texts(ids: pl.Series, items: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+    """Return cleaned text for every item of the log, and whether it has a row, both by code."""
     joined = pl.DataFrame({"item": ids}).join(
         items.with_columns(known=True), on="item", how="left", maintain_order="left"
     )
-    known = int(joined["known"].sum())
-    found = {
-        "rows": len(items),
-        "items_in_log_without_row": len(ids) - known,
-        "rows_without_interaction": len(items) - known,
-    }
-    return text.clean_columns(joined.drop("known")), found
+    known = joined["known"].fill_null(False).to_numpy()
+    return text.clean_columns(joined.drop("known")), known
 
 
 def _cored(events: Events, config: Preprocess, texts: pl.DataFrame, steps: Steps) -> Events:

@@ -81,7 +81,8 @@ def check_rejected(tables: RawTables, dataset: str, limit: float, kept_at: str) 
         raise DataError(
             f"{dataset}: {count} of {tables.rows} rows were set aside ({share:.1%}, allowed "
             f"{limit:.1%}): {listed}. They are listed in {kept_at}. Mend the files, or raise "
-            f"datasets.{dataset}.source.max_rejected_share in params.yaml."
+            f"datasets.{dataset}.source.max_rejected_share in params.yaml (add: "
+            f"--max-rejected-share)."
         )
     raise DataError(
         f"{dataset}: no interaction was read from {tables.rows} rows"

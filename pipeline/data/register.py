@@ -14,7 +14,7 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from pipeline.config import Columns, Preprocess
+from pipeline.config import Local, Preprocess, Source
 from pipeline.errors import ConfigError
 
 
@@ -32,13 +32,13 @@ def shared_preprocess(text: str) -> tuple[str, dict[str, Any]] | None:
 
 def block(
     name: str,
-    files: dict[str, str],
-    columns: Columns,
-    unit: str | None,
+    source: Source,
     preprocess: Preprocess,
     shared: tuple[str, dict[str, Any]] | None,
 ) -> str:
     """Return the YAML of a data set, unindented; shared preprocess values stand as an alias."""
+    assert isinstance(source.origin, Local) and source.columns is not None
+    files, columns = source.origin.files, source.columns.model_dump()
     wanted = preprocess.model_dump()
     lines = [
         f"{name}:",
@@ -49,9 +49,9 @@ def block(
         "      files:",
         *(f"        {role}: {scalar(path)}" for role, path in files.items()),
         "    columns:",
-        *(f"      {role}: {scalar(column)}" for role, column in columns.model_dump().items()),
-        f"    time_unit: {scalar(unit)}",
-        "    max_rejected_share: 0.01",
+        *(f"      {role}: {scalar(column)}" for role, column in columns.items()),
+        f"    time_unit: {scalar(source.time_unit)}",
+        f"    max_rejected_share: {scalar(source.max_rejected_share)}",
     ]
     different = {k: v for k, v in wanted.items() if shared is None or shared[1].get(k) != v}
     if shared is not None and not different:

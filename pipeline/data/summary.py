@@ -7,17 +7,35 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.filters import Events, occurring
+from pipeline.data.join import Join
 from pipeline.errors import DataError
 from pipeline.values import NOT_HELD, Catalog, Sequences
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 
+_LOWER = "Lower {block}.preprocess.core (add: --core), or add data."
+_CURES = {
+    "min_rating": "Lower {block}.preprocess.min_rating or set it to null, or add data.",
+    "core": _LOWER,
+    "titles": (
+        "{join}. Name the columns that hold the ids and titles in {block}.source.columns (add: "
+        "--item, --item-id, --title), mend the item table, or set {block}.preprocess.require_title "
+        "to false."
+    ),
+    "core_again": "{join}. Fill in the missing titles. " + _LOWER,
+    "short_users": (
+        "No user has a second event. Name the column of the users in {block}.source.columns (add: "
+        "--user), or add data."
+    ),
+}
+"""Step -> what to do when it takes everything."""
+
 
 class Steps:
     """Counts after every step; a step that leaves nothing stops the stage."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str, join: Join) -> None:
+        self.where, self.join = where, join
         self.list: list[dict[str, Any]] = []
 
     def add(self, step: str, events: Events, **more: Any) -> None:
@@ -29,9 +47,10 @@ class Steps:
         }
         if not len(events):
             path = ", ".join(f"{s['step']} {s['interactions']}" for s in self.list)
+            cure = _CURES[step].format(block=f"datasets.{self.where}", join=self.join)
             raise DataError(
                 f"{self.where}: no interaction is left after the step `{step}` (before: {path}). "
-                f"Relax datasets.{self.where}.preprocess, or add data."
+                f"{cure}"
             )
         self.list.append({"step": step, **counts, **more})
 

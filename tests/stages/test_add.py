@@ -9,6 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from pipeline.data.preview import kept
 from pipeline.data.propose import guess, sample
 from pipeline.errors import ConfigError
 from pipeline.params import load
@@ -63,7 +64,8 @@ def test_block_is_guessed_shown_and_written(shop: Shop) -> None:
     assert "Next: spectran download shop" in result.output
     params = load(shop.params)
     assert params.grid.dataset == ["demo", "shop"]
-    assert params.dataset("shop").preprocess == params.dataset("demo").preprocess
+    shared = params.dataset("demo").preprocess
+    assert params.dataset("shop").preprocess == shared.model_copy(update={"keep_last": None})
 
 
 def test_only_added_lines_differ_and_shared_values_are_an_alias(shop: Shop) -> None:
@@ -71,7 +73,9 @@ def test_only_added_lines_differ_and_shared_values_are_an_alias(shop: Shop) -> N
     after = shop.params.read_text().splitlines()
     lost = [line for line in shop.before.splitlines() if line not in after]
     assert lost == ["  dataset: [demo]"]
-    assert after.count("    preprocess: *amazon") == shop.before.count("preprocess: *amazon") + 1
+    added = after[after.index("  shop:") :]
+    at = added.index("    preprocess:")
+    assert added[at + 1 : at + 4] == ["      <<: *amazon", "      keep_last: null", "    train: {}"]
 
 
 def test_only_puts_the_grid_on_this_data_set_alone(shop: Shop) -> None:
@@ -96,7 +100,7 @@ def test_order_only_log_is_split_leave_one_out_and_says_why(shop: Shop) -> None:
     block = shop.block()
     assert block["source"]["columns"]["time"] is None and block["source"]["time_unit"] is None
     assert block["preprocess"]["split"] == {"kind": "leave_one_out", "train": 1.0, "valid": 0.0}
-    assert block["preprocess"]["keep_last"] == 13  # still merged from the shared block
+    assert block["preprocess"]["require_title"] is True  # still merged from the shared block
 
 
 def test_tiny_data_get_a_smaller_core(shop: Shop) -> None:
@@ -109,18 +113,18 @@ def test_tiny_data_get_a_smaller_core(shop: Shop) -> None:
 
 def test_options_override_guesses(shop: Shop) -> None:
     result = shop.add(
-        "--yes", "--rating", "none", "--time-unit", "ms", "--core", "4", "--user", "asin"
+        "--yes", "--rating", "none", "--time-unit", "ms", "--core", "4", "--brand", "label"
     )
     assert result.exit_code == 0, result.output
     columns = shop.block()["source"]["columns"]
-    assert (columns["rating"], columns["user"]) == (None, "asin")
+    assert (columns["rating"], columns["brand"]) == (None, "label")
     assert shop.block()["preprocess"]["core"] == 4
 
 
 def test_without_a_terminal_the_block_is_printed_and_nothing_written(shop: Shop) -> None:
     result = shop.add()
     assert result.exit_code == 2
-    assert "preprocess: *amazon" in result.output and "Add --yes" in result.output
+    assert "<<: *amazon" in result.output and "Add --yes" in result.output
     assert shop.params.read_text() == shop.before
 
 
@@ -177,3 +181,107 @@ def test_column_that_cannot_be_told_names_its_option(tmp_path: Path) -> None:
         ConfigError, match=r"which column is the user: found who, item, time. .*--user"
     ):
         guess(sample(tmp_path / "log.csv"), sample(tmp_path / "items.csv"), {})
+
+
+def test_long_histories_stay_whole_and_the_preview_counts_what_every_step_takes(
+    shop: Shop,
+) -> None:
+    rows = [f"u{n % 30},{n % 5},{T0 + n},1" for n in range(900)]
+    rows += [f"once{n},0,{T0 + n},1" for n in range(7)]
+    shop.write("log.csv", "\n".join(["user,item,time,rating", *rows]))
+    result = shop.add("--yes")
+    assert result.exit_code == 0, result.output
+    assert shop.block()["preprocess"]["keep_last"] is None
+    assert "steps: core 5, min_rating null, require_title true, repeats keep, keep_last null" in (
+        result.output
+    )
+    assert "keep_last null: no history is cut (the shared block keeps the last 13)" in (
+        result.output
+    )
+    assert (
+        "keeps 900 of 907 events: core 5 takes 7; 30 users, 5 items, 3 validation and 3 test"
+        in (result.output)
+    )
+
+
+def test_the_preview_says_what_the_proposed_cut_takes() -> None:
+    steps = [{"step": name, "interactions": n} for name, n in (("read", 45_000), ("core", 45_000),
+             ("titles", 44_000), ("keep_last", 3_900))]  # fmt: skip
+    stats = {"steps": steps, "users": 300, "items": 9,
+             "split": {"valid_targets": 30, "test_targets": 31}}  # fmt: skip
+    config = load(Path("params.yaml")).dataset("demo").preprocess
+    assert kept(stats, config) == (
+        "keeps 3,900 of 45,000 events: titles takes 1,000, keep_last 13 takes 40,100; "
+        "300 users, 9 items, 30 validation and 31 test targets"
+    )
+
+
+def test_the_preview_says_how_far_the_tables_meet(shop: Shop) -> None:
+    shop.write("items.csv", "id,label\n0,Tool number 0\n1,Tool number 1\n2,\n3,Tool 3\nX9,Tool X\n")
+    result = shop.add("--yes")
+    assert result.exit_code == 0, result.output
+    assert "80% of events have an item in the table, 60% a title; not in the table: 4; " in (
+        result.output
+    )
+    assert "titles takes 24" in result.output
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "messages"),
+    [
+        (
+            "".join(f"SKU-{n},Tool number {n}\n" for n in range(5)),
+            ("--item-id", "id"),
+            (
+                "after the step `titles` (before: read 60, core 60). 0% of events have an item in "
+                "the table, 0% a title; not in the table: 0, 1, 2; ids of the table: SKU-0, SKU-1",
+                "add: --item, --item-id, --title",
+            ),
+        ),
+        (
+            "".join(f"{n},{f'Tool number {n}' if n < 2 else ''}\n" for n in range(5)),
+            ("--core", "5", "--title", "label"),
+            (
+                "after the step `core_again` (before: read 60, core 60, titles 24). 100% of events "
+                "have an item in the table, 40% a title. Fill in the missing titles.",
+            ),
+        ),
+        (
+            None,
+            ("--core", "500"),
+            (
+                "after the step `core` (before: read 60). Lower datasets.shop.preprocess.core "
+                "(add: --core)",
+            ),
+        ),
+    ],
+    ids=["no id in common", "most titles empty", "core"],
+)
+def test_steps_that_leave_nothing_are_refused(
+    shop: Shop, items: str | None, options: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
+    if items is not None:
+        shop.write("items.csv", "id,label\n" + items)
+    result = shop.add("--yes", *options)
+    assert result.exit_code == 2
+    for message in messages:
+        assert message in result.output
+    assert shop.params.read_text() == shop.before
+
+
+def test_too_many_unreadable_rows_are_refused_unless_allowed(shop: Shop) -> None:
+    text = (shop.folder / "log.csv").read_text()
+    broken = "".join(f"u1,{n % 5},soon,1\n" for n in range(6))
+    shop.write("log.csv", f"{text}\n{broken}")
+    result = shop.add("--yes")
+    assert result.exit_code == 2
+    assert (
+        "6 of 71 rows were set aside (8.5%, allowed 1.0%): 6 of log.csv: time is not a number"
+        in (result.output)
+    )
+    assert "max_rejected_share in params.yaml (add: --max-rejected-share)" in result.output
+    assert shop.params.read_text() == shop.before
+    result = shop.add("--yes", "--max-rejected-share", "0.1")
+    assert result.exit_code == 0, result.output
+    assert "6 of 71 rows cannot be read, e.g.: time is not a number" in result.output
+    assert shop.block()["source"]["max_rejected_share"] == 0.1
