@@ -60,8 +60,11 @@ def _rows(raw: RawTables) -> list[str]:
 def _rejected(raw: RawTables) -> list[str]:
     if not len(raw.rejected):
         return []
-    reason = raw.rejected["reason"][0]
-    return [f"{len(raw.rejected):,} of {raw.rows:,} rows cannot be read, e.g.: {reason}"]
+    first = raw.rejected.row(0, named=True)
+    where = f"{first['file']} line {first['line']}"
+    return [
+        f"{len(raw.rejected):,} of {raw.rows:,} rows are set aside, e.g. {where}: {first['reason']}"
+    ]
 
 
 def _plain(value: Any) -> str:

@@ -11,9 +11,10 @@ import polars as pl
 
 from pipeline.config import Columns
 from pipeline.data import filters, tabular
+from pipeline.data.lines import NOT_UTF8
 from pipeline.data.raw import RawTables
 from pipeline.data.sieve import guess_unit
-from pipeline.errors import ConfigError, near_miss
+from pipeline.errors import ConfigError, DataError, near_miss
 
 LOG_NAMES: dict[str, tuple[str, ...]] = {
     "user": ("user", "userid", "reviewerid", "customerid", "customer", "uid", "visitorid",
@@ -35,21 +36,47 @@ ITEM_NAMES: dict[str, tuple[str, ...]] = {
     "description": ("description", "desc", "summary", "abstract", "about"),
 }
 SAMPLE = 2000
+_VALUE = re.compile(r"-?\d+([.,]\d+)?$|\d{4}-\d{2}-\d{2}")
+"""Numbers and dates, which are seldom names of columns."""
 
 
 def sample(path: Path) -> pl.DataFrame:
-    """Return the first rows of a table as text (dates and lists as their text)."""
+    """Return the first rows of a table as text (dates and lists as their text).
+
+    Raises ConfigError or DataError for a file without names or without a row that can be read.
+    """
     names = tabular.column_names(path)
     if len(set(names)) < len(names) or not names:
-        raise ConfigError(f"{path}: the header must name every column once. Found: {names}.")
+        raise ConfigError(
+            f"{path}: the header must name every column once. Found: {', '.join(names)}. "
+            f"If that is a row, put a header line above it."
+        )
     if tabular.suffix(path) == ".parquet":
         frame = pl.read_parquet(path, n_rows=SAMPLE)
+        if not len(frame):
+            raise DataError(f"{path}: the file has no rows, only a schema. Add rows.")
     else:
-        frame = tabular.open_table(path, {n: n for n in names}, {n: n for n in names}).frame
+        sieve = tabular.open_table(path, {n: n for n in names}, {n: n for n in names})
+        frame = sieve.frame
+        if not len(frame):
+            raise _unreadable(path, sieve.rejected())
     lists = [name for name in names if isinstance(frame[name].dtype, pl.List)]
     frame = frame.head(SAMPLE).select(names)
     return frame.with_columns(pl.col(lists).cast(pl.List(pl.String)).list.join(", ")).cast(
         pl.String
+    )
+
+
+def _unreadable(path: Path, rejected: pl.DataFrame) -> DataError:
+    """Return the error for a file none of whose rows can be read."""
+    reasons = rejected["reason"].unique().sort().to_list()
+    if reasons == [NOT_UTF8]:
+        return DataError(
+            f"{path}: no row is UTF-8. Save the file as UTF-8 and run the same command again."
+        )
+    return DataError(
+        f"{path}: none of {len(rejected)} rows can be read: {', '.join(reasons)} (first: line "
+        f"{rejected['line'][0]}: {rejected['excerpt'][0][:80]}). Write the file again."
     )
 
 
@@ -63,11 +90,17 @@ def guess(log: pl.DataFrame, items: pl.DataFrame, given: Mapping[str, str | None
     for names, frame in ((LOG_NAMES, log), (ITEM_NAMES, items)):
         for role, usual in names.items():
             if role in given:
-                found[role] = _named(role, given[role], frame.columns)
+                found[role] = _named(role, given[role], frame)
             else:
                 found[role] = _by_name(frame.columns, usual, set(found.values()), frame is log)
     if found["item_id"] is None and "item_id" not in given and found["item"] is not None:
         found["item_id"] = _overlap(items, log[found["item"]])
+        if found["item_id"] in set(log[found["item"]]):
+            raise ConfigError(
+                f"items: found {', '.join(items.columns)}, and {found['item_id']} is an item of "
+                f"the log. If that is a row, put a header line above it; else name the columns: "
+                f"--item-id COLUMN"
+            )
     if found["item"] is None and "item" not in given and found["item_id"] is not None:
         found["item"] = _overlap(log, items[found["item_id"]])
     if found["title"] is None and "title" not in given:
@@ -79,6 +112,7 @@ def guess(log: pl.DataFrame, items: pl.DataFrame, given: Mapping[str, str | None
             raise ConfigError(
                 f"{where}: cannot tell which column is the {role.replace('_', ' ')}: found "
                 f"{', '.join(frame.columns)}. Name it: --{role.replace('_', '-')} COLUMN"
+                f"{_headless(frame)}"
             )
     if found["time"] is not None and "time" not in given and not _filled(log[found["time"]]).len():
         found["time"] = None  # an order-only log with an empty time column
@@ -88,6 +122,7 @@ def guess(log: pl.DataFrame, items: pl.DataFrame, given: Mapping[str, str | None
         raise ConfigError(
             f"interactions: cannot tell the order of events: no time and no position among "
             f"{', '.join(log.columns)}. Name one: --time COLUMN or --position COLUMN"
+            f"{_headless(log)}"
         )
     return Columns.model_validate(found)
 
@@ -119,12 +154,21 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _named(role: str, column: str | None, known: list[str]) -> str | None:
-    if column is not None and column not in known:
+def _named(role: str, column: str | None, frame: pl.DataFrame) -> str | None:
+    if column is not None and column not in frame.columns:
         raise ConfigError(
-            f"--{role.replace('_', '-')} {column}: no such column.{near_miss(column, known)}"
+            f"--{role.replace('_', '-')} {column}: no such column."
+            f"{near_miss(column, frame.columns)}{_headless(frame)}"
         )
     return column
+
+
+def _headless(frame: pl.DataFrame) -> str:
+    """Return the hint that a header is missing, where a name is a number, a date or a value."""
+    for name in frame.columns:
+        if _VALUE.match(name) or name in set(frame[name]):
+            return f" ({name} looks like a value: if the header line is missing, add it.)"
+    return ""
 
 
 def _by_name(
@@ -180,6 +224,12 @@ def _timely(frame: pl.DataFrame, taken: set[str | None]) -> str | None:
 def unit_of(values: pl.Series) -> str | None:
     """Return the unit of numeric times, None for dates. Raises ConfigError when it is not clear."""
     filled = _filled(values)
+    if not len(filled):
+        raise ConfigError(
+            f"interactions: column {values.name} (time) holds no value in its first {len(values)} "
+            f"rows. Name another: --time COLUMN, or --position COLUMN for a log that knows only an "
+            f"order; or say the unit of later rows: --time-unit s"
+        )
     numbers = filled.cast(pl.Float64, strict=False)
     if numbers.null_count() > len(numbers) / 2:
         return None

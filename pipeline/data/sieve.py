@@ -164,9 +164,10 @@ def seconds(sieve: Sieve, unit: str | None) -> None:
 def _epoch(sieve: Sieve, unit: str | None) -> None:
     column = pl.col("time")
     if unit is None:
+        _refuse_other_dates(sieve)
         raise ConfigError(
             f"params.yaml: source.time_unit: null, but {sieve.columns['time']} in {sieve.file} "
-            f"holds numbers. Allowed: s, ms, us, ns."
+            f"holds numbers. Allowed: s, ms, us, ns (add: --time-unit s)."
         )
     numbers(sieve, "time", pl.Int64, floor=True)
     sieve.reject(column < 0, "negative time")
@@ -174,6 +175,22 @@ def _epoch(sieve: Sieve, unit: str | None) -> None:
     if unit != "s":
         sieve.replace("time", column.floordiv(PER_SECOND[unit]))
     sieve.reject(column > LATEST, "time after 2100")
+
+
+def _refuse_other_dates(sieve: Sieve) -> None:
+    """Refuse text most of which is neither a number nor, as its first value shows, ISO 8601."""
+    times = sieve.frame["time"]
+    if times.dtype != pl.String:
+        return
+    filled = times.drop_nulls().str.strip_chars()
+    filled = filled.filter(filled != "")
+    odd = filled.filter(filled.cast(pl.Float64, strict=False).is_null())
+    if len(odd) > len(filled) / 2:
+        raise DataError(
+            f"{sieve.file}: column {sieve.columns['time']}: found {odd[0][:40]!r}, which is no "
+            f"time that can be read. Allowed: ISO 8601, such as 2020-10-04 06:58, or epoch numbers "
+            f"in s, ms, us or ns. Convert the column."
+        )
 
 
 def _check_unit(sieve: Sieve, unit: str) -> None:

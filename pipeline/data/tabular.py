@@ -32,6 +32,8 @@ from pipeline.data.sieve import Sieve
 from pipeline.errors import ConfigError, DataError, near_miss
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons (;)", "|": "bars (|)"}
+"""Sign -> how messages call it. Only the first two are read."""
 
 
 def open_table(path: Path, wanted: Mapping[str, str], keys: Mapping[str, str]) -> Sieve:
@@ -69,7 +71,11 @@ def suffix(path: Path) -> str:
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the columns a file has (of JSON lines: the keys of its first 100 records)."""
+    """Return the columns a file has (of JSON lines: the keys of its first 100 records).
+
+    Raises DataError for an empty or damaged file, names that are not UTF-8, another separator
+    than the suffix says, and JSON that is not one object per line.
+    """
     kind = suffix(path)
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
@@ -79,14 +85,23 @@ def column_names(path: Path) -> list[str]:
     if kind in (".csv", ".tsv"):
         header = _header(path, "," if kind == ".csv" else "\t")
         _refuse_other_encoding(path, header)
+        _refuse_other_separator(path, header)
         return header
     with _text(path) as handle:
         found: dict[str, None] = {}
-        for _, line in zip(range(100), handle, strict=False):
+        broken = ""
+        for number, line in zip(range(1, 101), handle, strict=False):
             try:
                 found.update(dict.fromkeys(parse_json(line)))
             except ValueError:
-                continue
+                if line.strip() and not broken:
+                    excerpt = line.strip()[:40].encode("utf-8", "backslashreplace").decode()
+                    broken = f"line {number} is not a JSON object: {excerpt}"
+                    cure = (
+                        "jq -c '.[]' writes an array as lines" if excerpt[0] == "[" else "Mend it"
+                    )
+    if not found and broken:
+        raise DataError(f"{path}: {broken}. Allowed: one object per line. {cure}.")
     return list(found)
 
 
@@ -105,6 +120,7 @@ class _Check:
         ]
         if mistakes:
             _refuse_other_encoding(self.path, found)
+            _refuse_other_separator(self.path, found)
             raise ConfigError("\n".join(mistakes))
 
 
@@ -113,6 +129,23 @@ def _refuse_other_encoding(path: Path, header: list[str]) -> None:
         raise DataError(
             f"{path}: the names of the columns are not UTF-8 text. "
             f"Save the file as UTF-8 and run the same command again."
+        )
+
+
+def _refuse_other_separator(path: Path, header: list[str]) -> None:
+    """Refuse a header that is one name only because it is cut at another sign."""
+    kind = suffix(path)
+    if kind not in (".csv", ".tsv") or len(header) != 1:
+        return
+    counts = {sign: header[0].count(sign) for sign in SEPARATORS}
+    sign = max(counts, key=lambda sign: counts[sign])
+    if counts[sign]:
+        allowed = SEPARATORS["," if kind == ".csv" else "\t"]
+        read = {",": "Rename it to .csv", "\t": "Rename it to .tsv"}
+        cure = read.get(sign, f"Write it again with {allowed}")
+        raise DataError(
+            f"{path}: the names of the columns are separated by {SEPARATORS[sign]}, but {kind} "
+            f"means {allowed}. {cure}."
         )
 
 

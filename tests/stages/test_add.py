@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
 from pipeline.data.preview import kept
 from pipeline.data.propose import guess, sample
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.params import load
 from stages.cli import build
 
@@ -283,5 +284,58 @@ def test_too_many_unreadable_rows_are_refused_unless_allowed(shop: Shop) -> None
     assert shop.params.read_text() == shop.before
     result = shop.add("--yes", "--max-rejected-share", "0.1")
     assert result.exit_code == 0, result.output
-    assert "6 of 71 rows cannot be read, e.g.: time is not a number" in result.output
+    assert "6 of 71 rows are set aside, e.g. log.csv line 62: time is not a number" in result.output
     assert shop.block()["source"]["max_rejected_share"] == 0.1
+
+
+HEADER = "user_id,item_id,timestamp\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "options", "message"),
+    [
+        (
+            HEADER + "a,1,\n",
+            ("--time", "timestamp"),
+            "timestamp (time) holds no value in its first",
+        ),
+        (HEADER + f"a,\xe9,{T0}\n" * 9, (), "log.csv: no row is UTF-8. Save the file as UTF-8"),
+        (HEADER + f"a,\xe9,{T0}\n", ("--time", "timestamp"), "log.csv: no row is UTF-8"),
+        (
+            HEADER + f"a,1,{T0},9\n",
+            (),
+            "none of 1 rows can be read: too many fields (first: line 2",
+        ),
+        (HEADER + "a,1,04.10.2020 06:58\n", (), "column timestamp: found '04.10.2020 06:58'"),
+        (HEADER + "a,1,10/04/2020\n", (), "found '10/04/2020', which is no time that can be read"),
+        (HEADER.replace(",", ";") + f"a;1;{T0}\n", (), "separated by semicolons (;), but .csv"),
+        (HEADER.replace(",", "\t") + f"a\t1\t{T0}\n", (), "separated by tabs, but .csv means"),
+        (f"a,1,{T0}\na,2,{T0}\n", (), "(a looks like a value: if the header line is missing, add"),
+        (f"b,1,{T0}\na,2,{T0}\n", ("--user", "a"), "(1 looks like a value: if the header line is"),
+        (f"1,1,{T0}\n2,2,{T0}\n", (), "If that is a row, put a header line above it"),
+    ],
+)
+def test_files_that_cannot_be_read_are_told_by_their_real_fault(
+    shop: Shop, log: str, options: tuple[str, ...], message: str
+) -> None:
+    (shop.folder / "log.csv").write_bytes(log.encode("latin-1"))
+    result = shop.add("--yes", *options)
+    assert result.exit_code == 2, result.exception
+    assert message in result.output
+    assert shop.params.read_text() == shop.before
+
+
+def test_item_table_without_a_header_is_told(shop: Shop) -> None:
+    text = (shop.folder / "items.csv").read_text()
+    shop.write("items.csv", text.partition("\n")[2])
+    result = shop.add("--yes")
+    assert result.exit_code == 2
+    assert "items: found 0, Tool number 0, and 0 is an item of the log. If that is a row" in (
+        result.output
+    )
+
+
+def test_empty_parquet_log_is_told(tmp_path: Path) -> None:
+    pl.DataFrame({"user": [], "item": [], "time": []}).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log.parquet: the file has no rows, only a schema"):
+        sample(tmp_path / "log.parquet")

@@ -182,6 +182,27 @@ def test_header_that_is_not_utf8_is_said(tmp_path: Path, encoding: str, user: st
         column_names(tmp_path / "log.csv")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"u": 1},\n {"u": 2}]', r"line 1 is not a JSON object: \[.* jq -c '\.\[\]' writes"),
+        ("\nu 1\n", r"line 2 is not a JSON object: u 1\. Allowed: one object per line"),
+    ],
+)
+def test_json_that_is_not_lines_of_objects_is_said(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "log.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        column_names(tmp_path / "log.jsonl")
+
+
+def test_commas_in_a_tsv_are_said(tmp_path: Path) -> None:
+    (tmp_path / "log.tsv").write_text(LOG_CSV)
+    with pytest.raises(DataError, match=r"separated by commas, but \.tsv means tabs. Rename it"):
+        column_names(tmp_path / "log.tsv")
+
+
 def test_first_of_duplicate_items_is_kept(tmp_path: Path) -> None:
     tables = load(tmp_path, LOG_CSV, "id,name\na,first\nb,saw\na,second\n")
     assert tables.items["title"].to_list() == ["first", "saw"]
@@ -255,6 +276,14 @@ def test_times_in_another_unit_are_refused(
         (LOG_CSV, {"time": None}, ConfigError, "time and position are both null"),
         (LOG_CSV, {"unit": None}, ConfigError, "time_unit: null, but t in log.csv holds numbers"),
         ("u,i,t\n1,a,2020-01-01\n", {}, ConfigError, "time_unit: s, but t .* which have no unit"),
+        (
+            "u,i,t\n1,a,04.10.2020 06:58\n",
+            {"unit": None},
+            DataError,
+            "column t: found '04.10.2020 06:58', which is no time .* ISO 8601.* epoch numbers",
+        ),
+        ("u;i;t\n1;a;5\n", {}, DataError, r"separated by semicolons .* Write it again with commas"),
+        ("u\ti\tt\n1\ta\t5\n", {}, DataError, "separated by tabs, .* Rename it to .tsv"),
     ],
 )
 def test_file_or_mapping_that_cannot_be_used_is_refused(
