@@ -20,6 +20,9 @@ from pipeline.strict import build
 NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 """Names become folder names and DVC cell names, so they stay plain."""
 
+_YAML_WORDS = {"none", "null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+"""Words that YAML 1.1 or 1.2 reads as something else than text; `none` is reserved."""
+
 OWN_TRAIN = ("datasets", "backbones", "methods")
 """Sections whose blocks may hold their own values of `train`."""
 
@@ -92,6 +95,20 @@ def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
     if mistakes:
         raise ConfigError("\n".join(f"{path.name}: {line}" for line in mistakes))
     return params
+
+
+def new_name_problem(name: str) -> str | None:
+    """Return what is wrong with the name of a new block, None where nothing is.
+
+    Stricter than NAME, which blocks written by hand may meet with quotes: `123`, `2020_01` and
+    `1e3` are numbers to one YAML reader or another.
+    """
+    if name in _YAML_WORDS or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        return (
+            "a name begins with a small letter, goes on with small letters, digits and _, and is "
+            f"not one of {', '.join(sorted(_YAML_WORDS))}, which YAML reads as something else"
+        )
+    return None
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:

@@ -32,10 +32,13 @@ STEPS = {
 """Proposed where params.yaml has no anchored `preprocess` to share."""
 
 
-def _column(what: str) -> Any:
-    return typer.Option(
-        help=f"Column of {what}; `{NONE}` when there is none.", show_default="guessed"
-    )
+NEEDED = ("user", "item", "item_id", "title")
+"""Roles whose column must be there; for the others, `none` says that there is none."""
+
+
+def _column(what: str, needed: bool = False) -> Any:
+    absent = "" if needed else f"; `{NONE}` when there is none"
+    return typer.Option(help=f"Column of {what}{absent}.", show_default="guessed")
 
 
 @command(
@@ -49,17 +52,17 @@ def add(
         Path, typer.Argument(help="CSV, JSON lines or Parquet: one event a row.")
     ],
     items: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet: one item a row.")],
-    name: Annotated[str, typer.Option(help="Name of the data set: a-z, 0-9, _.")],
-    user: Annotated[str | None, _column("user ids")] = None,
-    item: Annotated[str | None, _column("item ids in the log")] = None,
+    name: Annotated[str, typer.Option(help="Name of the data set: a letter, then a-z, 0-9, _.")],
+    user: Annotated[str | None, _column("user ids", needed=True)] = None,
+    item: Annotated[str | None, _column("item ids in the log", needed=True)] = None,
     time: Annotated[str | None, _column("times")] = None,
     time_unit: Annotated[
         str | None, typer.Option(help="s, ms, us, ns; `none` for dates.", show_default="guessed")
     ] = None,
     position: Annotated[str | None, _column("places in the history")] = None,
     rating: Annotated[str | None, _column("ratings")] = None,
-    item_id: Annotated[str | None, _column("ids in the item table")] = None,
-    title: Annotated[str | None, _column("titles")] = None,
+    item_id: Annotated[str | None, _column("ids in the item table", needed=True)] = None,
+    title: Annotated[str | None, _column("titles", needed=True)] = None,
     brand: Annotated[str | None, _column("brands")] = None,
     categories: Annotated[str | None, _column("categories")] = None,
     description: Annotated[str | None, _column("descriptions")] = None,
@@ -93,7 +96,11 @@ def add(
     words = {"user": user, "item": item, "time": time, "position": position, "rating": rating}
     words |= {"item_id": item_id, "title": title, "brand": brand}
     words |= {"categories": categories, "description": description}
-    given = {role: _nothing(column) for role, column in words.items() if column is not None}
+    given = {
+        role: column if role in NEEDED else _nothing(column)
+        for role, column in words.items()
+        if column is not None
+    }
     log, catalogue = propose.sample(interactions), propose.sample(items)
     try:
         columns = propose.guess(log, catalogue, given)
@@ -153,13 +160,10 @@ def _nothing(word: str | None) -> str | None:
 def _check(run: Run, name: str, *paths: Path) -> str:
     """Return the text of params.yaml after checking the name and the paths."""
     from pipeline.errors import ConfigError
-    from pipeline.params import NAME
+    from pipeline.params import new_name_problem
 
-    if not NAME.fullmatch(name) or name == NONE:
-        raise ConfigError(
-            f"--name {name}: a name is small letters, digits and _, begins with a letter or digit, "
-            f"and is not `{NONE}`."
-        )
+    if problem := new_name_problem(name):
+        raise ConfigError(f"--name {name}: {problem}. Take another, such as shop.")
     if name in run.params.datasets:
         raise ConfigError(
             f"--name {name}: params.yaml has a data set of that name. Take another, or edit "
@@ -208,13 +212,14 @@ def _still_valid(run: Run, changed: str, name: str) -> None:
     from pipeline.files import atomic
     from pipeline.params import load
 
-    target = run.cache / "add" / f"{name}.yaml"
-    with atomic(target) as draft:
+    target = run.cache / "add" / name / run.params_path.name  # messages begin with the file's name
+    with atomic(target, run.cache / "add") as draft:
         draft.write_text(changed, encoding="utf-8")
     try:
         after = load(target)
     finally:
         target.unlink()
+        target.parent.rmdir()
     before = run.params
     others = {key: block for key, block in after.datasets.items() if key != name}
     assert others == before.datasets and after.train == before.train

@@ -8,15 +8,21 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from pipeline.data.preview import kept
 from pipeline.data.propose import guess, sample
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import load
+from stages.add import _still_valid
 from stages.cli import build
+from stages.run import Run
 
 T0 = 1_600_000_000
+
+NOT_TEXT = ("123", "2020_01", "1e3", "_a", "no", "yes", "on", "off", "null", "none", "true", "y")
+"""Names that some reader of YAML takes for a number, a truth value or nothing."""
 
 
 class Shop:
@@ -132,8 +138,8 @@ def test_without_a_terminal_the_block_is_printed_and_nothing_written(shop: Shop)
 @pytest.mark.parametrize(
     ("options", "name", "message"),
     [
-        ((), "My Shop", "a name is small letters, digits and _"),
-        ((), "none", "and is not `none`"),
+        ((), "My Shop", "--name My Shop: a name begins with a small letter"),
+        *(((), name, f"--name {name}: a name begins with a small letter") for name in NOT_TEXT),
         ((), "demo", "has a data set of that name"),
         (("--user", "custmer"), "shop", "--user custmer: no such column. Did you mean customer?"),
         (("--time-unit", "min"), "shop", "time_unit"),
@@ -339,3 +345,23 @@ def test_empty_parquet_log_is_told(tmp_path: Path) -> None:
     pl.DataFrame({"user": [], "item": [], "time": []}).write_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match=r"log.parquet: the file has no rows, only a schema"):
         sample(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("role", ["user", "item", "item-id", "title"])
+def test_none_is_a_column_like_any_other_where_one_is_needed(shop: Shop, role: str) -> None:
+    result = shop.add("--yes", f"--{role}", "none")
+    assert result.exit_code == 2
+    assert f"--{role} none: no such column. Known: " in result.output
+
+
+def test_help_offers_none_only_where_a_column_may_be_absent() -> None:
+    options = get_command(build()).commands["add"].params
+    offers = {option.name for option in options if "when there is none" in (option.help or "")}
+    assert offers == {"time", "position", "rating", "brand", "categories", "description"}
+
+
+def test_a_block_that_does_not_load_is_told_by_the_name_of_params(shop: Shop) -> None:
+    run = Run(name="add", params_path=shop.params)
+    with pytest.raises(ConfigError, match=r"^params\.yaml: extra: unknown key"):
+        _still_valid(run, f"extra: 1\n{shop.before}", "shop")
+    assert not (run.cache / "add/shop").exists()
