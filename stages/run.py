@@ -92,7 +92,7 @@ class Run:
 
     def warn(self, line: str) -> None:
         """Print one warning to stderr, whatever the options."""
-        print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
+        warn(line)
 
     def show(self, content: Any, text: str) -> None:
         """Print what was asked for: JSON with --json, else the text. Not silenced by --quiet."""
@@ -244,6 +244,11 @@ class Run:
                 "A trial: tracked results stay as they were." if self.out else f"Next: {following}"
             )
             self.say(f"wrote {names}: {what}, {size(total)}, {seconds:.1f} s. {end}")
+
+
+def warn(line: str) -> None:
+    """Print one warning to stderr; for a process that has no run, too."""
+    print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def size(count: int | float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.command import command
-from stages.run import Run, pick_device
+from stages.run import Run, pick_device, warn
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -316,7 +316,12 @@ def _keep(
     store: SeedStore,
     log: Log,
 ) -> None:
-    """Write a finished seed's artifacts, and a copy that later runs can reuse."""
+    """Write a finished seed's artifacts, and a copy that later runs can reuse.
+
+    Without the copy the results are whole all the same, so that is a warning.
+    """
+    from pipeline.errors import ResourceError
+
     work.save(target, seed, result)
     told = {
         "seconds": round(result["seconds"], 3),
@@ -325,5 +330,13 @@ def _keep(
         "rank_seconds": round(result["rank_seconds"], 4),
         "rank_users": len(result["ranks"]),
     }
-    store.finish(files, **told)
+    try:
+        store.finish(files, **told)
+    except (OSError, ResourceError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        warn(
+            f"train: seed {seed} is done and its results are whole, but no copy of them could be "
+            f"kept in {store.folder}: {reason}. A later run of this cell may train it again. Make "
+            f"room there, or let SPECTRAN_CACHE name another folder."
+        )
     log("done", seed=seed, **told)

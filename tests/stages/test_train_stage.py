@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -677,6 +679,57 @@ def cleaned(*words: str) -> set[str]:
     done = CliRunner().invoke(APP, ["clean", *words, "--yes", "--json"])
     assert done.exit_code == 0, f"{done.output}{done.exception!r}"
     return set(json.loads(done.stdout)["found"])
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let no file below a folder reach the disk, as if that were full."""
+    flush, places = os.fsync, Path("/proc/self/fd")
+    if not places.exists():
+        pytest.skip("needs /proc")
+
+    def full(descriptor: int) -> None:
+        if (places / str(descriptor)).readlink().is_relative_to(folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def test_a_full_disk_of_the_store_costs_the_copies_only(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECTRAN_SAVE_EVERY_S", "1000")
+    assert train(*CELL, "--out", "whole").exit_code == 0
+    shutil.rmtree(".cache")
+    fill(monkeypatch, project / ".cache")
+    done = train(*CELL, "-q")
+    assert done.exit_code == 0, done.output
+    assert made(project / "artifacts") == made(project / "whole")
+    assert [line.split(" is done")[0] for line in done.stderr.splitlines()] == [
+        "warning: train: seed 0", "warning: train: seed 1"
+    ]  # fmt: skip
+    assert re.search(r"could be kept in \.cache/train/\w{32}: No space left on device", done.stderr)
+    assert not list(Path(".cache").rglob("done.json"))
+
+
+def test_a_full_disk_of_the_artifacts_is_an_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(monkeypatch, project / "artifacts")
+    assert "no space left on the disk" in refused(*CELL) and not made(project / "artifacts")
+
+
+@pytest.mark.parametrize("way", [("--processes", "2"), ("--seeds-together",)])
+def test_seeds_that_train_at_once_need_no_store_either(project: Path, way: tuple[str, ...]) -> None:
+    Path("none").write_text("a file")
+    env = {"PYTHONPATH": str(TREE), "SPECTRAN_CACHE": "none", "SPECTRAN_SAVE_EVERY_S": "1000"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.cli", "train", *CELL, *way, "--threads", "1"],
+        env=os.environ | env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train done seed=") == 2 and len(made(project / "artifacts")) == 6
+    assert done.stderr.count("no copy of them could be kept in none/train/") == 2
 
 
 def test_after_cleaning_an_added_seed_still_trains_only_itself(project: Path) -> None:
