@@ -11,9 +11,10 @@ from pipeline.reporting.tables import Numbers, Results, Value, cell_of, number
 
 MARKS = {"above": " (+)", "below": " (-)"}
 LEGEND = (
-    "**bold**: highest of its column; (+) above id, (-) below id, no mark: not told apart from id; "
-    "~ not told apart from the highest (paired t test over users, Holm over the column, level "
-    "{alpha:g}). In brackets: {level} interval over users; sd: deviation over seeds."
+    "**bold**: highest of its column; (+) above, (-) below the id of the same backbone, no mark: "
+    "not told apart from it, or such an id itself; ~ not told apart from the highest (paired t "
+    "test over users, Holm over the column, level {alpha:g}). In brackets: {level} interval over "
+    "users; sd: deviation over seeds."
 )
 
 

@@ -210,7 +210,7 @@ def test_markdown_marks_the_best(evaluated):
 def test_markdown_says_of_tests_only_where_values_are_tested(evaluated):
     text = (evaluated.root / "report" / "results.md").read_text()
     results, strata = text.split("### NDCG@20 by how often")
-    assert "no mark: not told apart from id" in results
+    assert "no mark: not told apart from it, or such an id itself" in results
     assert "told apart" not in strata and "(+)" not in strata
     bold = "Bold: highest of its column. In brackets: 95% interval over users.\n\nProtocol."
     assert bold in strata and bold not in results
