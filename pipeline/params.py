@@ -72,13 +72,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
     """Read and check params.yaml; `changes` are dotted keys laid over it.
 
+    A changed `train.x` or `datasets.NAME.train.x` wins over what backbones and methods bring.
     Raises ConfigError that lists every mistake.
     """
     raw = read_yaml(path)
     for key, value in (changes or {}).items():
         _assign(raw, key, value)
         _outrank(raw, key, value)
-    params = build(Params, raw, path.name)
+    params = build(Params, raw, path.name).changed(changes or {})
     mistakes = []
     for section in ("datasets", "encoders", "backbones", "methods"):
         for name in getattr(params, section):

@@ -71,6 +71,7 @@ def check(run: Run) -> None:
         loose = unpinned(params, run.base)
         warnings += [line for name, line in loose.items() if name in params.grid.encoder]
         idle += [name for name in loose if name not in params.grid.encoder]
+        warnings += idle_overrides(params)
     for line in warnings:
         run.warn(line)
     lines = problems or ["parameters, dvc.yaml and code agree"]
@@ -279,6 +280,18 @@ def misplaced(params: Params) -> Iterator[str]:
                     f"params.yaml: grid.{group}.method: {name} reads no text, so `spectran train` "
                     f"refuses it with an encoder. Move it to grid.{other}."
                 )
+
+
+def idle_overrides(params: Params) -> Iterator[str]:
+    """Yield a warning for values of a data set's `train` that cells of the grid do not use."""
+    from pipeline.cells import all_cells
+    from pipeline.errors import ConfigError
+    from pipeline.precedence import warnings
+
+    try:
+        yield from warnings(params, all_cells(params.grid))
+    except ConfigError:
+        return  # told by `grid`
 
 
 def method_file(params: Params, name: str) -> ModuleType | None:

@@ -74,12 +74,16 @@ def train(
     Finished seeds and the state of those under way survive a kill: run the same command again.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable sums on CUDA
+    from pipeline.cells import Cell
     from pipeline.experiment import Experiment
+    from pipeline.precedence import warnings
     from pipeline.training.fit import deterministic
 
     device = pick_device(run.device)
     cell = {"dataset": dataset, "encoder": encoder, "backbone": backbone, "method": method}
     work = Experiment.prepare(run.params, run.root, run.revisions["train"], cell)
+    for line in warnings(run.params, [Cell(**cell)]):
+        run.warn(line)
     threads = run.threads or work.train.threads
     outputs = {seed: work.outputs(run.target, seed) for seed in work.seeds}
     written = [path for files in outputs.values() for path in files.values()]

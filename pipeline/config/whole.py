@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from pipeline.config.data import Preprocess, Source
 from pipeline.config.evaluation import EvaluateConfig
@@ -98,6 +98,19 @@ class Params(Strict):
     evaluate: EvaluateConfig
     download: Download
 
+    _changes: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What the command line laid over params.yaml: dotted key -> value."""
+        return self._changes
+
+    def changed(self, changes: Mapping[str, Any]) -> Params:
+        """Return the same parameters, of which the command line is said to have laid `changes`."""
+        copied = self.model_copy()
+        copied._changes = dict(changes)
+        return copied
+
     def dataset(self, name: str) -> Dataset:
         """Return the block of a data set. Raises ConfigError for an unknown name."""
         return _named(self.datasets, "datasets", name)
@@ -132,7 +145,8 @@ class Params(Strict):
     ) -> TrainConfig:
         """Return `train` with the own values of a data set, a backbone and a method in place.
 
-        The later named wins. Raises ConfigError when what comes out is not allowed.
+        The later named wins, and the command line's own for the data set win over all.
+        Raises ConfigError when what comes out is not allowed.
         """
         values = _merge(self.train.model_dump(), self.dataset(dataset).train)
         where = f"datasets.{dataset}.train"
@@ -141,10 +155,16 @@ class Params(Strict):
             if isinstance(own, Mapping) and own:
                 values = _merge(values, own)
                 where += f" and {kind}.{name}.train"
+        prefix = f"datasets.{dataset}.train."
+        for key, value in self.changes.items():
+            if key.startswith(prefix):
+                values = _merge(values, _nested(key.removeprefix(prefix), value))
         return build(TrainConfig, values, f"train (with {where})")
 
     def width_key(self, dataset: str, backbone: str, method: str) -> str:
         """Return the key of params.yaml that sets the width of a cell: the last in `train_for`."""
+        if (key := f"datasets.{dataset}.train.width") in self.changes:
+            return key
         blocks = (
             (f"methods.{method}", self.methods.get(method, {}).get("train")),
             (f"backbones.{backbone}", self.backbones.get(backbone, {}).get("train")),
@@ -164,6 +184,11 @@ def _named(blocks: Mapping[str, BlockT], section: str, name: str) -> BlockT:
     if name not in blocks:
         raise ConfigError(f"params.yaml: {section}.{name}: no such block.{near_miss(name, blocks)}")
     return blocks[name]
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    first, _, rest = dotted.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pipeline import naming
 from pipeline.cells import Cell
 from pipeline.config import GBCELoss, Loss, Params, SampledSoftmaxLoss, SoftmaxLoss, Split, Strata
 from pipeline.naming import flat
+from pipeline.precedence import outranked
 
 SYNTHETIC = "synthetic: generated data, not a measurement of real users"
 QUICK_LOOK = "a quick look, not a result"
@@ -24,7 +25,8 @@ NEGATIVES_FROM = {
 def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, str]:
     """Return the protocol of a data set as short phrases by topic, in reading order.
 
-    shown: the cells whose own settings are hinted at.
+    shown: the cells whose own settings are hinted at; what the data set overrides for none of
+    them is left out.
     """
     block, train, how = params.dataset(dataset), params.train_for(dataset), params.evaluate
     kept = block.preprocess.keep_last
@@ -49,11 +51,20 @@ def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, s
     }
     if own_settings(params, shown):
         lines["settings of their own"] = "in the table of that name"
-    changed = flat(block.train)
-    if changed:
+    if changed := _overrides(params, dataset, shown):
         quick = f" ({QUICK_LOOK})" if is_quick(params, dataset) else ""
-        lines["overrides"] = words(flat(block.train, "train")) + quick
+        lines["overrides"] = words(changed) + quick
     return lines
+
+
+def _overrides(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, Any]:
+    """Return what the data set overrides in `train` for at least one of the cells."""
+    idle = [outranked(params, cell) for cell in shown if cell.trained]
+    return {
+        key: f"{value} (but for settings of their own)" if any(key in i for i in idle) else value
+        for key, value in flat(params.dataset(dataset).train, "train").items()
+        if not idle or any(key not in i for i in idle)
+    }
 
 
 def loss(how: Loss) -> str:

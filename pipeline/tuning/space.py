@@ -116,7 +116,15 @@ def mistakes(params: Params) -> Iterator[str]:
 def lay(params: Params, method: str, configuration: Configuration) -> Params:
     """Return the parameters with a configuration in the method's block."""
     block = laid(params.methods[method], configuration)
-    return params.model_copy(update={"methods": {**params.methods, method: block}})
+    searched = tuple(f".{key}" for key in configuration if key.startswith(f"{TRAIN}."))
+    # What the command line says for a data set would win over the block.
+    left = {
+        key: value
+        for key, value in params.changes.items()
+        if not (key.startswith("datasets.") and key.endswith(searched))
+    }
+    methods = {**params.methods, method: block}
+    return params.model_copy(update={"methods": methods}).changed(left)
 
 
 def laid(block: Mapping[str, Any], configuration: Configuration) -> dict[str, Any]:

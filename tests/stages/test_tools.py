@@ -170,6 +170,20 @@ def test_check_tells_every_cell_with_impossible_training(
     ]
 
 
+def test_check_warns_of_a_data_set_s_value_that_methods_outrank(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def override(content: dict[str, Any]) -> None:
+        content["datasets"]["demo"]["train"] |= {"dropout": 0.6, "batch_size": 128}
+        content["methods"]["svd"]["train"]["dropout"] = 0.6
+
+    edit(tree / "params.yaml", override)
+    check(run(tree, "check"))
+    said = capsys.readouterr().err
+    assert "datasets.demo.train.dropout is outranked by methods.id.train (0.3), " in said
+    assert "methods.svd" not in said and "batch_size" not in said and "width" not in said
+
+
 def test_check_warns_of_each_unpinned_hub_model_in_use(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,23 @@ def test_a_change_of_train_wins_over_the_data_set(project: Path) -> None:
     assert {Path(name).stem for name in made(project / "scratch/a")} == {"7"}
 
 
+def test_a_value_that_the_method_outranks_is_said(project: Path) -> None:
+    write(project, **SMALL | {"seeds": [0], "max_epochs": 1, "dropout": 0.6})
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["methods"]["id"]["train"] = {"dropout": 0.3}
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    done = train(*CELL, "--dry-run")
+    said = "datasets.demo.train.dropout is outranked by methods.id.train (0.3)"
+    assert done.exit_code == 0 and said in done.stderr
+    assert "outranked" not in train("demo", "hash", "sasrec", "morec", "--dry-run").stderr
+    change = ("--set", "datasets.demo.train.dropout=0.65", "--out", "scratch/a")
+    done = train(*CELL, *change)
+    assert done.exit_code == 0 and "outranked" not in done.stderr
+    ranks = pq.read_schema("scratch/a/ranks/demo/none/sasrec/id/0.parquet")
+    header = json.loads(ranks.metadata[b"spectran"])
+    assert header["params"]["train"]["dropout"] == 0.65
+
+
 # ------------------------------------------------------------------------- how it speaks
 
 
