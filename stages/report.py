@@ -224,9 +224,15 @@ def _of_models(run: Run, artifact: Table, dataset: str, items: str) -> list[dict
 
 
 def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, Any]) -> None:
-    """Raise ArtifactError when metrics were computed for another grid or with other settings."""
+    """Raise ArtifactError when metrics were computed for another grid or with other settings.
+
+    The page describes how they were made from params.yaml.
+    """
     from pipeline import artifacts
+    from pipeline.agreement import refuse_other_preprocess
     from pipeline.cells import cells
+    from pipeline.errors import ArtifactError
+    from pipeline.evaluation.outcomes import other_settings, other_training
 
     if set(numbers.cells) != set(cells(run.params.grid, dataset)):
         raise artifacts.METRICS.fail(
@@ -236,6 +242,16 @@ def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, 
         raise artifacts.METRICS.fail(
             run.root, {"dataset": dataset}, "was computed with other values of evaluate."
         )
+    refuse_other_preprocess(run.root, run.params, dataset)
+    for cell in numbers.cells:
+        made = header["params"]["cells"].get(str(cell), {}).get("params", {})
+        changed = other_training(cell, made, run.params) or other_settings(cell, made, run.params)
+        if changed:
+            raise ArtifactError(
+                f"{artifacts.METRICS.path(run.root, dataset=dataset)} holds {cell}, made with "
+                f"{changed.told(run.params)} Run: {cell.command}   and then: spectran evaluate "
+                f"{dataset}"
+            )
 
 
 def _card(run: Run, name: str, datasets: list[str], add: bool) -> None:

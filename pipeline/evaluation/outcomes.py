@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline import artifacts
+from pipeline import artifacts, naming
+from pipeline.agreement import Difference, difference, refuse_other_preprocess
 from pipeline.cells import Cell
 from pipeline.config import Params
 from pipeline.errors import ArtifactError
@@ -161,8 +162,11 @@ def refuse_other_users(first: Outcomes, other: Outcomes, name: str) -> None:
 def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcomes]:
     """Read cells of one data set with the seeds that params give them.
 
-    Raises ArtifactError unless all are about the same targets and trained with these params.
+    Raises ArtifactError unless all are about the same targets and made with these params, from
+    sequences that were.
     """
+    for dataset in {cell.dataset for cell in wanted}:
+        refuse_other_preprocess(root, params, dataset)
     found = [load(root, cell, cell.seeds(params), params.evaluate.seen_items) for cell in wanted]
     for other in found:
         refuse_other_users(found[0], other, str(other.cell))
@@ -176,14 +180,30 @@ def refuse_other_training(cell: Cell, made_from: Mapping[str, Any], params: Para
     Otherwise the protocol line, written from params.yaml, would describe another training.
     made_from: params of the ranks.
     """
+    if changed := other_training(cell, made_from, params):
+        raise ArtifactError(
+            f"ranks/{cell} was trained with {changed.key} = {changed.was}, params.yaml now says "
+            f"{changed.now}. Run: {cell.command}"
+        )
+
+
+def other_training(cell: Cell, made_from: Mapping[str, Any], params: Params) -> Difference | None:
+    """Return the first value of `train` that a trained cell was made without, if there is one."""
     made_with = made_from.get("train")
     if made_with is None or not cell.trained:
-        return
+        return None
     now = cell.train(params).model_dump(mode="json", exclude={"seeds"})
-    changed = [key for key in now if made_with.get(key) != now[key]]
-    if changed:
-        raise ArtifactError(
-            f"ranks/{cell} was trained with train.{changed[0]} = "
-            f"{made_with.get(changed[0])}, params.yaml now says {now[changed[0]]}. "
-            f"Run: {cell.command}"
-        )
+    for key, value in now.items():
+        if made_with.get(key) != value:
+            return Difference(f"train.{key}", made_with.get(key), value)
+    return None
+
+
+def other_settings(cell: Cell, made_from: Mapping[str, Any], params: Params) -> Difference | None:
+    """Return the first setting of its method or backbone that a cell was made without."""
+    for kind, name in (("methods", cell.method), ("backbones", cell.backbone)):
+        was = made_from.get(kind.removesuffix("s")) or {}
+        now = naming.settings(kind, name, getattr(params, kind)).model_dump(mode="json")
+        if found := difference(was, now, f"{kind}.{name}"):
+            return found
+    return None
