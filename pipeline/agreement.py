@@ -8,12 +8,23 @@ compared, nor those that change no number.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import artifacts
 from pipeline.config import Params
+from pipeline.encoders.hub import is_commit
+from pipeline.errors import ArtifactError
+
+IDLE = frozenset(
+    {"batch_size", "batch_tokens", "tensor_parallel", "memory_share", "min_matched"}
+    | {"key_variable", "encoding_format", "requests_per_minute", "retries", "timeout_s"}
+)
+"""Keys of an encoder's block that change how vectors are had, and not the vectors."""
+
+PINS = ("revision", "weights_sha256", "sha256")
+"""Keys that only say which files are meant; null leaves that open."""
 
 
 class Difference(NamedTuple):
@@ -27,8 +38,8 @@ class Difference(NamedTuple):
     def told(self, params: Params) -> str:
         """Return what made a file and what the parameters say: `KEY = 5, params.yaml says 3.`"""
         was, now = (json.dumps(value, ensure_ascii=False) for value in (self.was, self.now))
-        laid = (set_ for set_ in params.changes if f"{self.key}.".startswith(f"{set_}."))
-        if next(laid, None) is None:
+        here = f"{self.key}."
+        if not any(here.startswith(f"{k}.") or f"{k}.".startswith(here) for k in params.changes):
             return f"{self.key} = {was}, params.yaml says {now}."
         return (
             f"{self.key} = {was}, --set says {now}, which only the stage that reads it heeds. To "
@@ -59,3 +70,95 @@ def refuse_other_preprocess(root: Path, params: Params, dataset: str) -> None:
         raise artifacts.SEQUENCES.fail(
             root, {"dataset": dataset}, f"was made with {found.told(params)}"
         )
+
+
+def refuse_other_inputs(
+    root: Path, params: Params, dataset: str, encoder: str, needs: Sequence[str]
+) -> None:
+    """Raise ArtifactError when an input of a cell was made with other values.
+
+    needs: what its method reads, such as `semantic` and `spectrum:unit`.
+    """
+    refuse_other_preprocess(root, params, dataset)
+    cell = {"dataset": dataset, "encoder": encoder}
+    for need in needs:
+        kind, _, view = need.partition(":")
+        if kind == "semantic":
+            header = artifacts.SEMANTIC.header(root, **cell)
+            refuse_other_text(root, params, dataset, encoder, header["params"])
+        else:
+            header = artifacts.SPECTRUM.header(root, **cell, view=view)
+            _refuse_other_spectrum(root, params, {**cell, "view": view}, header["params"])
+
+
+def refuse_other_text(
+    root: Path, params: Params, dataset: str, encoder: str, made: Mapping[str, Any]
+) -> None:
+    """Raise ArtifactError when vectors were made with another block of `encoders`.
+
+    made: params in their header.
+    """
+    if found := _other_encoder(params, encoder, made):
+        raise artifacts.SEMANTIC.fail(
+            root,
+            {"dataset": dataset, "encoder": encoder},
+            f"was made with {found.told(params)}",
+        )
+
+
+def _refuse_other_spectrum(
+    root: Path, params: Params, cell: Mapping[str, str], made: Mapping[str, Any]
+) -> None:
+    """Raise ArtifactError when a spectrum is of other vectors or was cut elsewhere."""
+    if found := _other_encoder(params, cell["encoder"], made.get("encoder", {})):
+        place = f"{cell['dataset']} {cell['encoder']}"
+        raise ArtifactError(
+            f"{artifacts.SPECTRUM.path(root, **cell)} is of vectors made with "
+            f"{found.told(params)} Run: spectran encode {place}   and then: "
+            f"spectran spectrum {place}"
+        )
+    now = {"cutoff": params.spectrum.cutoff}
+    if found := difference(made, now, "spectrum"):
+        raise artifacts.SPECTRUM.fail(root, cell, f"was made with {found.told(params)}")
+
+
+def _other_encoder(params: Params, name: str, made: Mapping[str, Any]) -> Difference | None:
+    """Return what changed in an encoder's block, if it would give other vectors.
+
+    made: `encoder`, the block that made them, and `identity`, what the engine said of its files.
+    """
+    block, identity = made.get("encoder"), made.get("identity", {})
+    if not block:
+        return None
+    now = params.encoder(name).model_dump(mode="json")
+    # The engine decides which other keys there are; `transform` is left out where there is none.
+    was = {"engine": None, "transform": None, **block}
+    if (
+        "sha256" in identity
+    ):  # of vectors made elsewhere: it was taken whether the block asked or not
+        was["sha256"] = identity["sha256"]
+    was, now = _comparable(was, now, identity.get("model"))
+    if "sha256" in now:
+        del now["path"]
+    if "base_url" in was and "base_url" in now:
+        was["base_url"], now["base_url"] = (b["base_url"].rstrip("/") for b in (was, now))
+    if len(was.get("adapters", ())) == len(now.get("adapters", ())) > 0:
+        parts = zip(was["adapters"], now["adapters"], identity.get("adapters", ()), strict=False)
+        pairs = [_comparable(*part) for part in parts]
+        was["adapters"], now["adapters"] = ([pair[side] for pair in pairs] for side in (0, 1))
+    return difference(was, now, f"encoders.{name}")
+
+
+def _comparable(
+    was: Mapping[str, Any], now: Mapping[str, Any], found: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both blocks without the keys that change no vector, or that either leaves open.
+
+    found: what the engine said of the model, or of the adapter.
+    """
+    commit = found.get("commit") if isinstance(found, Mapping) else None
+    if commit and is_commit(now.get("revision")):
+        was = {**was, "revision": commit}
+    skipped = IDLE | {pin for pin in PINS if was.get(pin) is None or now.get(pin) is None}
+    kept = ({k: v for k, v in block.items() if k not in skipped} for block in (was, now))
+    return next(kept), next(kept)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from pipeline import artifacts, naming
+from pipeline.agreement import refuse_other_inputs
 from pipeline.cells import NONE, UNTRAINED_SEEDS, Cell, unlisted_view
 from pipeline.config import Params, TrainConfig
 from pipeline.data.batches import SPLITS, held_out, windows
@@ -125,7 +126,8 @@ class Experiment:
     ) -> Experiment:
         """Check names, settings and inputs of a cell.
 
-        Raises ConfigError, ArtifactError, or DataError for a catalogue of one item.
+        Raises ConfigError, ArtifactError also for inputs made with other values than `params` has,
+        or DataError for a catalogue of one item.
         """
         train = params.train_for(cell["dataset"], cell["backbone"], cell["method"])
         method = naming.settings("methods", cell["method"], params.methods)
@@ -143,6 +145,7 @@ class Experiment:
         except ArtifactError:
             _views_listed(params, cell, needs)
             raise
+        refuse_other_inputs(root, params, cell["dataset"], cell["encoder"], needs)
         _ = inputs.sequences
         key = params.width_key(cell["dataset"], cell["backbone"], cell["method"])
         if trained:

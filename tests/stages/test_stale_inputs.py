@@ -1,0 +1,104 @@
+"""A stage refuses what an earlier one left when params.yaml, or --set, changed it since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline.params import load
+from stages.cli import build
+from tests.conftest import TinyInputs
+
+APP = build()
+SMALL = {"width": 8, "max_epochs": 1, "seeds": [0], "batch_size": 8}
+TEMPLATE = ("encoders", "hash", "template")
+
+
+@pytest.fixture
+def project(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose data, vectors and spectra record what made them, as working directory."""
+    monkeypatch.chdir(tiny_root)
+    monkeypatch.delenv("SPECTRAN_CACHE", raising=False)
+    edit("datasets", "demo", "train", value=SMALL)
+    settings = load(Path("params.yaml")).dataset("demo").preprocess.model_dump()
+    TinyInputs().sequences.save(Path("artifacts"), "demo", settings)
+    run("encode", "demo", "hash")
+    run("spectrum", "demo", "hash")
+    return tiny_root
+
+
+def edit(*keys: str, value: Any) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    node = content
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def run(*words: str) -> Result:
+    done = CliRunner().invoke(APP, list(words))
+    assert done.exit_code == 0, f"{words}: {done.output}{done.exception!r}"
+    return done
+
+
+def refused(*words: str) -> str:
+    done = CliRunner().invoke(APP, list(words))
+    assert done.exit_code == 2, f"{words}: {done.output}{done.exception!r}"
+    return done.stderr
+
+
+def trained(encoder: str, method: str, *more: str) -> tuple[str, ...]:
+    return ("train", "demo", encoder, "sasrec", method, *more)
+
+
+def test_inputs_that_agree_are_trained_on(project: Path) -> None:
+    run(*trained("hash", "morec"))
+    run(*trained("hash", "spectran"))
+
+
+def test_an_upstream_value_of_the_command_line_is_refused(project: Path) -> None:
+    out = ("--out", "scratch/x")
+    said = refused(*trained("none", "id", "--set", "datasets.demo.preprocess.keep_last=4", *out))
+    assert "sequences.parquet was made with datasets.demo.preprocess.keep_last = 13, " in said
+    assert "--set says 4" in said and "Run: spectran preprocess demo" in said
+    said = refused(*trained("hash", "spectran", "--set", "spectrum.cutoff=0.1", *out))
+    assert "unit.safetensors was made with spectrum.cutoff = 0.0001, --set says 0.1" in said
+    assert not Path("scratch/x/ranks").exists()
+    run(*trained("hash", "morec", "--set", "spectrum.cutoff=0.1", *out))
+
+
+def test_other_data_settings_are_refused(project: Path) -> None:
+    edit("datasets", "demo", "preprocess", "keep_last", value=4)
+    said = refused(*trained("none", "id"))
+    assert "keep_last = 13, params.yaml says 4. Run: spectran preprocess demo" in said
+    edit("datasets", "demo", "preprocess", "keep_last", value=13)
+    edit("datasets", "demo", "preprocess", "ties_seed", value=5)
+    run(*trained("none", "id"))
+
+
+def test_text_of_another_template_is_refused_until_every_stage_was_run(project: Path) -> None:
+    edit(*TEMPLATE, value="{title} {brand}")
+    changed = 'encoders.hash.template = "{title}", params.yaml says "{title} {brand}". '
+    again = "Run: spectran encode demo hash"
+    spectral = f"is of vectors made with {changed}{again}   and then: spectran spectrum demo hash"
+    assert f"was made with {changed}{again}" in refused(*trained("hash", "morec"))
+    assert spectral in refused(*trained("hash", "spectran"))
+    assert f"was made with {changed}{again}" in refused("spectrum", "demo", "hash")
+    run(*trained("none", "id"))
+    run("encode", "demo", "hash")
+    run(*trained("hash", "morec"))
+    assert spectral in refused(*trained("hash", "spectran"))
+    run("spectrum", "demo", "hash")
+    run(*trained("hash", "spectran"))
+
+
+def test_another_cutoff_is_refused(project: Path) -> None:
+    edit("spectrum", "cutoff", value=0.1)
+    said = refused(*trained("hash", "spectran"))
+    assert "cutoff = 0.0001, params.yaml says 0.1. Run: spectran spectrum demo hash" in said
