@@ -35,6 +35,7 @@ from pipeline.model import (
 )
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
+from pipeline.training.memory import per_history
 from pipeline.training.parameters import Trained, modules_of, trained_numbers
 from pipeline.training.saved import load_state, saved_state, terms_of
 from pipeline.training.steps import LOSS
@@ -176,19 +177,25 @@ class Experiment:
         return list(self.inputs.paths().values())
 
     def memory_bytes(self, seeds: int = 1, processes: int = 1) -> int:
-        """Return a rough need, from above: libraries, inputs, tables, what a step holds, scores.
+        """Return a rough need: libraries, inputs, tables, what a step holds, scores of ranking.
 
         An input lies there as bytes, as an array, in the model, and once more on the way. A trained
         table needs itself, gradient and moments (4); their copies in the best, the present and the
-        next state (9); and the keys it ranks by, with their gradient. seeds: trained at a time in
-        one process. processes: that train at a time; more than one are children of another, which
-        holds libraries and inputs too.
+        next state (9); and the keys it ranks by, with their gradient. A step holds what the method
+        makes of all items, and what the backbone makes of a batch of histories: its layers, and
+        attention of every event to every other. Not counted: what the loss makes of a batch, and
+        the attention of a second view. seeds: trained at a time in one process. processes: that
+        train at a time; more than one are children of another, which holds libraries and inputs
+        too.
         """
         inputs = 600_000_000 + 4 * sum(path.stat().st_size for path in self.reads)
         tables = 15 * self.train.width if self.trained else 0
-        numbers = (len(self.inputs.catalog) + 1) * (tables + self.held) * seeds
+        numbers = (len(self.inputs.catalog) + 1) * (tables + self.held)
+        if self.trained:
+            batch = min(self.train.batch_size, self.histories)
+            numbers += batch * per_history(self.backbone, self.train.width)
         parent = inputs if processes > 1 else 0
-        return parent + processes * (inputs + 4 * numbers + CHUNK_BYTES)
+        return parent + processes * (inputs + 4 * numbers * seeds + CHUNK_BYTES)
 
     def disk_bytes(self) -> int:
         """Return a rough need: the model, and the state kept for resuming."""
