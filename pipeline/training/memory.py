@@ -1,4 +1,4 @@
-"""What a training step holds of a batch. Kept apart from backbones: to edit one retrains its cells."""
+"""What a training step holds of a batch. No part of backbones: an edit of those retrains cells."""
 
 from __future__ import annotations
 
