@@ -141,6 +141,7 @@ def test_parts_stand_with_the_file_that_is_composed_of_them(everything: Params) 
     assert {name for name in rows(everything) if name.startswith("part of")} == {
         "part of llm_esr: CrossAttention",
         "part of llm_esr: SoftContrast",
+        "part of rlmrec: contrast",
         "part of bert4rec: Masking",
     }
 

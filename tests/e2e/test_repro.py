@@ -119,7 +119,7 @@ def test_a_variant_watches_every_method_and_trains_only_when_its_own_changes(clo
     assert clone.repro() == {cell} | RESULTS
     assert '"epoch"' in (clone.path / log).read_text()
     page = (clone.path / "artifacts/report/results.md").read_text()
-    assert "id\\_wide is id with train.width = 24" in page
+    assert "| id\\_wide | id | train.width = 24 |" in page
     file = clone.path / "pipeline" / "methods" / "spectran.py"
     file.write_text(file.read_text() + "\n# Other bytes of another method.\n")
     assert clone.repro() == {
