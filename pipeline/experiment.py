@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -23,8 +22,9 @@ from pipeline.data.batches import SPLITS, held_out, windows
 from pipeline.errors import ArtifactError, ConfigError, DataError, DivergedError
 from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
 from pipeline.files import sha256_file
+from pipeline.inputs import CellInputs
+from pipeline.item_vectors import ItemVectors, item_vectors
 from pipeline.model import (
-    Adapter,
     Backbone,
     Method,
     MethodConfig,
@@ -37,72 +37,8 @@ from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
 from pipeline.training.memory import per_history
 from pipeline.training.parameters import Trained, modules_of, trained_numbers
-from pipeline.training.saved import load_state, saved_state, terms_of
+from pipeline.training.saved import load_state, saved_state
 from pipeline.training.steps import LOSS
-from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
-
-
-class CellInputs:
-    """Inputs of a method, loaded on first use; reading one that NEEDS does not list is a bug."""
-
-    def __init__(self, root: Path, dataset: str, encoder: str, needs: tuple[str, ...]) -> None:
-        self.root, self.dataset, self.encoder, self.needs = root, dataset, encoder, needs
-
-    @cached_property
-    def catalog(self) -> Catalog:
-        """The items."""
-        return Catalog.load(self.root, self.dataset)
-
-    @cached_property
-    def sequences(self) -> Sequences:
-        """The histories."""
-        return Sequences.load(self.root, self.dataset, self.catalog)
-
-    @cached_property
-    def semantic(self) -> SemanticEmbeddings:
-        """The text embeddings."""
-        self._declared("semantic")
-        return SemanticEmbeddings.load(self.root, self.dataset, self.encoder, self.catalog)
-
-    def spectrum(self, view: str) -> Spectrum:
-        """One view of their spectrum."""
-        self._declared(f"spectrum:{view}")
-        return Spectrum.load(self.root, self.dataset, self.encoder, view, self.catalog)
-
-    def paths(self) -> dict[str, Path]:
-        """Return the files this cell reads."""
-        cell = {"dataset": self.dataset, "encoder": self.encoder}
-        found = {a.name: a.path(self.root, **cell) for a in (artifacts.ITEMS, artifacts.SEQUENCES)}
-        for need in self.needs:
-            kind, _, view = need.partition(":")
-            artifact = artifacts.SPECTRUM if kind == "spectrum" else artifacts.SEMANTIC
-            found[need] = artifact.path(self.root, **cell, view=view)
-        return found
-
-    def check(self) -> None:
-        """Raise ArtifactError when a text input is missing or made from other items."""
-        cell = {"dataset": self.dataset, "encoder": self.encoder}
-        for need in self.needs:
-            kind, _, view = need.partition(":")
-            artifact = artifacts.SPECTRUM if kind == "spectrum" else artifacts.SEMANTIC
-            artifact.header(self.root, items=self.catalog.fingerprint, **cell, view=view)
-
-    def _declared(self, need: str) -> None:
-        if need not in self.needs:
-            raise AssertionError(f"the method reads {need}, which its NEEDS does not list")
-
-
-@dataclass(frozen=True)
-class ItemVectors:
-    """The item vectors of one view, before views and ID vectors join, or their text in the loss."""
-
-    state: Literal["initial", "trained"]
-    view: str
-    part: Literal["semantic", "table"]
-    """semantic: what the text alone gives; table: all, where the view reads no text. Where text
-    stands in the loss only, a view has both."""
-    rows: np.ndarray
-    """[N, D]."""
 
 
 @dataclass(frozen=True)
@@ -352,9 +288,9 @@ class Experiment:
         wanted = {name: tuple(tensor.shape) or (1,) for name, tensor in saved_state(method).items()}
         if {name: array.shape or (1,) for name, array in arrays.items()} != wanted:
             raise artifacts.MODEL.fail(root, cell, "holds other tensors than the method has now.")
-        yield from _item_vectors(method, "initial")
+        yield from item_vectors(method, "initial")
         load_state(method, {name: torch.from_numpy(array) for name, array in arrays.items()})
-        yield from _item_vectors(method, "trained")
+        yield from item_vectors(method, "trained")
 
     def save(self, root: Path, seed: int, result: Mapping[str, Any]) -> None:
         """Write the seed's artifacts; ranks come last, so that a listed seed is complete."""
@@ -377,23 +313,6 @@ class Experiment:
             held = held_out(data, split, times=times)
             counts.append((split, held, rank(scorer, held, length, data.num_items, device)))
         return table(counts, data.train_counts())
-
-
-def _item_vectors(method: Method, state: Literal["initial", "trained"]) -> Iterator[ItemVectors]:
-    for view, adapter in method.model.adapters.items():
-        assert isinstance(adapter, Adapter)
-        with torch.inference_mode():
-            text = adapter.semantic()
-            rows = adapter.table() if text is None else text
-        part: Literal["semantic", "table"] = "table" if text is None else "semantic"
-        # A table may be the parameter itself, which the trained state then overwrites.
-        yield ItemVectors(state, view, part, rows[1:].detach().numpy().copy())
-    for term in terms_of(method).values():
-        assert isinstance(term, Objective)
-        with torch.inference_mode():
-            found = term.semantic()
-        for view, text in found.items():
-            yield ItemVectors(state, view, "semantic", text.numpy())
 
 
 def _module(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> ModuleType:
