@@ -133,9 +133,8 @@ def _other_encoder(params: Params, name: str, made: Mapping[str, Any]) -> Differ
     now = params.encoder(name).model_dump(mode="json")
     # The engine decides which other keys there are; `transform` is left out where there is none.
     was = {"engine": None, "transform": None, **block}
-    if (
-        "sha256" in identity
-    ):  # of vectors made elsewhere: it was taken whether the block asked or not
+    # Of vectors made elsewhere; it was taken whether the block asked or not.
+    if "sha256" in identity:
         was["sha256"] = identity["sha256"]
     was, now = _comparable(was, now, identity.get("model"))
     if "sha256" in now:

@@ -30,7 +30,7 @@ def scores_of(outcomes: Outcomes, config: EvaluateConfig) -> dict[str, float]:
 
 
 def scores_line(scores: Mapping[str, float]) -> str:
-    """Return the scores of one cell for people: `valid NDCG@20 .0386, HR@20 .0912; test ...`."""
+    """Return the scores of one cell for people: `valid NDCG@20 ..., HR@20 ...; test ...`."""
     told: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name, value in scores.items():
         split, metric, k = re.split("[/@]", name)
