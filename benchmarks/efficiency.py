@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clock import Clock
+from clock import Clock, one_more_epoch
 
 TREE = Path(__file__).resolve().parents[1]
 METHODS = ("id", "unisrec", "rlmrec", "llm_esr", "whitenrec", "spectran")
@@ -43,19 +43,8 @@ def sides(arguments: argparse.Namespace) -> list[Any]:
     from pipeline.experiment import Experiment
     from pipeline.model import Method
     from pipeline.params import load
-    from pipeline.training.fit import Checkpoint, Progress, fit, initialised
+    from pipeline.training.fit import fit, initialised
     from pipeline.training.parameters import trained_numbers
-
-    class Memory(Checkpoint):
-        """Keeps progress between calls, so that each call trains one more epoch."""
-
-        progress: Progress | None = None
-
-        def load(self) -> Progress | None:
-            return self.progress
-
-        def save(self, progress: Progress) -> None:
-            self.progress = progress
 
     class Side:
         """One method."""
@@ -64,7 +53,7 @@ def sides(arguments: argparse.Namespace) -> list[Any]:
             self.name, self.work = name, work
             method = initialised(work.build, 0)  # type: ignore[arg-type]
             assert isinstance(method, Method)
-            self.method, self.memory, self.clock = method, Memory(), Clock()
+            self.method, self.memory, self.clock = method, one_more_epoch(), Clock()
             self.numbers = trained_numbers(method)
             self.ranking: list[float] = []
             model, data = method.model.to(arguments.device).eval(), work.inputs.sequences

@@ -15,7 +15,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from clock import Clock
+from clock import Clock, one_more_epoch
 
 TREE = Path(__file__).resolve().parents[1]
 LIMIT = 1.5
@@ -26,18 +26,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from pipeline.experiment import Experiment
     from pipeline.model import Method
     from pipeline.params import load
-    from pipeline.training.fit import Checkpoint, Progress, deterministic, fit, initialised
-
-    class Memory(Checkpoint):
-        """Keeps progress between calls, so that each call trains one more epoch."""
-
-        progress: Progress | None = None
-
-        def load(self) -> Progress | None:
-            return self.progress
-
-        def save(self, progress: Progress) -> None:
-            self.progress = progress
+    from pipeline.training.fit import deterministic, fit, initialised
 
     params = load(arguments.params)
     deterministic("cpu", arguments.threads)
@@ -47,7 +36,7 @@ def compare(arguments: argparse.Namespace) -> int:
         work = Experiment.prepare(params, arguments.root, 0, {**names, "method": name})
         method = initialised(work.build, 0)  # type: ignore[arg-type]
         assert isinstance(method, Method)
-        cells.append((name, work, method, Memory(), Clock()))
+        cells.append((name, work, method, one_more_epoch(), Clock()))
     for number in range(arguments.epochs + 1):
         for name, work, method, memory, clock in cells:
             load_before = os.getloadavg()[0]
