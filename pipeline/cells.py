@@ -130,8 +130,8 @@ def unlisted_view(view: str, listed: Sequence[str], cells: Sequence[Cell]) -> st
     names = ", ".join(str(cell) for cell in cells)
     return (
         f"params.yaml: spectrum.views: lists {', '.join(listed)}, but {view} is read "
-        f"by {names}. Add {view} there and run: spectran spectrum {cells[0].dataset} "
-        f"{cells[0].encoder}"
+        f"by {names}. Use other methods, or add {view} there and run: "
+        f"spectran spectrum {cells[0].dataset} {cells[0].encoder}"
     )
 
 

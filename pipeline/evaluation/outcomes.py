@@ -163,7 +163,7 @@ def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcom
     """Read cells of one data set with the seeds that params give them.
 
     Raises ArtifactError unless all are about the same targets and made with these params, from
-    sequences that were.
+    the sequences that are there now and were made with them too.
     """
     for dataset in {cell.dataset for cell in wanted}:
         refuse_other_preprocess(root, params, dataset)
@@ -171,7 +171,27 @@ def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcom
     for other in found:
         refuse_other_users(found[0], other, str(other.cell))
         refuse_other_training(other.cell, other.provenance["params"], params)
+    for dataset in {cell.dataset for cell in wanted}:
+        refuse_other_sequences(root, dataset, found)
     return found
+
+
+def refuse_other_sequences(root: Path, dataset: str, found: Sequence[Outcomes]) -> None:
+    """Raise ArtifactError when ranks are of other sequences than a data set has now.
+
+    Where there are no sequences on this machine, nothing can be told.
+    """
+    path = artifacts.SEQUENCES.path(root, dataset=dataset)
+    if not path.exists():
+        return
+    now = sha256_file(path)
+    for other in found:
+        was = other.provenance["params"].get("inputs", {}).get("sequences", now)
+        if other.cell.dataset == dataset and was != now:
+            raise ArtifactError(
+                f"ranks/{other.cell} was made from other sequences than {path} holds now. "
+                f"Run: {other.cell.command}"
+            )
 
 
 def refuse_other_training(cell: Cell, made_from: Mapping[str, Any], params: Params) -> None:

@@ -304,7 +304,8 @@ def _singular(
         raise DataError(
             f"spectrum: the embeddings of the {num_items} items are all the same, so nothing is "
             f"left after centring. At least two items need different text: check the template, "
-            f"or remove `{view}` from spectrum.views."
+            f"or remove `{view}` from spectrum.views, and from grid the methods that read it "
+            f"(`spectran check` then names them)."
         )
     s = np.sqrt(squares)
     kept = int((s >= cutoff * s[0]).sum())

@@ -343,7 +343,7 @@ def test_constant_text(here: Callable[..., Path]) -> None:
     """The centred spectrum is refused; what reads raw vectors or their one component trains."""
     here(title=lambda n: "Toy", spectrum=False)
     message = said(run("spectrum", "demo", "hash"))
-    assert "all the same" in message and "remove `centred` from spectrum.views" in message
+    assert "all the same" in message and "remove `centred` from spectrum.views, and" in message
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["spectrum"]["views"] = ["unit"]
     Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -355,7 +355,7 @@ def test_constant_text(here: Callable[..., Path]) -> None:
         cell = cell_of(method)
         if "spectrum:centred" in naming.needs(found, config):
             message = said(run("train", *cell))
-            assert f"lists unit, but centred is read by demo/hash/sasrec/{method}. Add" in message
+            assert f"centred is read by demo/hash/sasrec/{method}. Use other" in message
         elif method == "svd":
             assert "items with equal text add none" in said(run("train", *cell))
         elif method == "llminit_var":

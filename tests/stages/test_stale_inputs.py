@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from pipeline import artifacts
 from pipeline.params import load
 from stages.cli import build
 from tests.conftest import TinyInputs
@@ -102,3 +104,21 @@ def test_another_cutoff_is_refused(project: Path) -> None:
     edit("spectrum", "cutoff", value=0.1)
     said = refused(*trained("hash", "spectran"))
     assert "cutoff = 0.0001, params.yaml says 0.1. Run: spectran spectrum demo hash" in said
+
+
+def test_ranks_of_sequences_made_again_since_are_refused(project: Path) -> None:
+    two = ("demo/none/sasrec/id", "demo/none/none/popularity")
+    run(*trained("none", "id"))
+    run("train", "demo", "none", "none", "popularity")
+    run("diff", *two)
+    table, header = artifacts.SEQUENCES.load(Path("artifacts"), dataset="demo")
+    held = {"items": header["items"], "params": header["params"], "dataset": "demo"}
+    names = pa.array([f"{name} again" for name in table["raw_user"].to_pylist()])
+    table = table.set_column(table.column_names.index("raw_user"), "raw_user", names)
+    path = artifacts.SEQUENCES.save(Path("artifacts"), table, **held)
+    assert (
+        f"ranks/{two[0]} was made from other sequences than {path} holds now. "
+        "Run: spectran train demo none sasrec id"
+    ) in refused("diff", *two)
+    path.unlink()  # with pulled ranks alone nothing can be told
+    run("diff", *two)
