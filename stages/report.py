@@ -232,7 +232,7 @@ def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, 
     from pipeline.agreement import refuse_other_preprocess
     from pipeline.cells import cells
     from pipeline.errors import ArtifactError
-    from pipeline.evaluation.outcomes import other_settings, other_training
+    from pipeline.evaluation.outcomes import made_otherwise
 
     if set(numbers.cells) != set(cells(run.params.grid, dataset)):
         raise artifacts.METRICS.fail(
@@ -245,8 +245,7 @@ def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, 
     refuse_other_preprocess(run.root, run.params, dataset)
     for cell in numbers.cells:
         made = header["params"]["cells"].get(str(cell), {}).get("params", {})
-        changed = other_training(cell, made, run.params) or other_settings(cell, made, run.params)
-        if changed:
+        if changed := made_otherwise(cell, made, run.params):
             raise ArtifactError(
                 f"{artifacts.METRICS.path(run.root, dataset=dataset)} holds {cell}, made with "
                 f"{changed.told(run.params)} Run: {cell.command}   and then: spectran evaluate "

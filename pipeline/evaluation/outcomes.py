@@ -170,7 +170,10 @@ def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcom
     found = [load(root, cell, cell.seeds(params), params.evaluate.seen_items) for cell in wanted]
     for other in found:
         refuse_other_users(found[0], other, str(other.cell))
-        refuse_other_training(other.cell, other.provenance["params"], params)
+        if changed := made_otherwise(other.cell, other.provenance["params"], params):
+            raise ArtifactError(
+                f"ranks/{other.cell} was made with {changed.told(params)} Run: {other.cell.command}"
+            )
     for dataset in {cell.dataset for cell in wanted}:
         refuse_other_sequences(root, dataset, found)
     return found
@@ -194,36 +197,21 @@ def refuse_other_sequences(root: Path, dataset: str, found: Sequence[Outcomes]) 
             )
 
 
-def refuse_other_training(cell: Cell, made_from: Mapping[str, Any], params: Params) -> None:
-    """Raise ArtifactError when a trained cell's ranks come from other values of `train`.
+def made_otherwise(cell: Cell, made_from: Mapping[str, Any], params: Params) -> Difference | None:
+    """Return the first value of method, backbone or `train` that ranks were made without.
 
-    Otherwise the protocol line, written from params.yaml, would describe another training.
-    made_from: params of the ranks.
+    The protocol line, written from params.yaml, would describe another training. made_from: params
+    of the ranks. Raises ConfigError for a method or backbone that params.yaml lacks.
     """
-    if changed := other_training(cell, made_from, params):
-        raise ArtifactError(
-            f"ranks/{cell} was trained with {changed.key} = {changed.was}, params.yaml now says "
-            f"{changed.now}. Run: {cell.command}"
-        )
-
-
-def other_training(cell: Cell, made_from: Mapping[str, Any], params: Params) -> Difference | None:
-    """Return the first value of `train` that a trained cell was made without, if there is one."""
-    made_with = made_from.get("train")
-    if made_with is None or not cell.trained:
-        return None
-    now = cell.train(params).model_dump(mode="json", exclude={"seeds"})
-    for key, value in now.items():
-        if made_with.get(key) != value:
-            return Difference(f"train.{key}", made_with.get(key), value)
-    return None
-
-
-def other_settings(cell: Cell, made_from: Mapping[str, Any], params: Params) -> Difference | None:
-    """Return the first setting of its method or backbone that a cell was made without."""
     for kind, name in (("methods", cell.method), ("backbones", cell.backbone)):
         was = made_from.get(kind.removesuffix("s")) or {}
         now = naming.settings(kind, name, getattr(params, kind)).model_dump(mode="json")
         if found := difference(was, now, f"{kind}.{name}"):
             return found
+    made_with = made_from.get("train")
+    if made_with is not None and cell.trained:
+        now = cell.train(params).model_dump(mode="json", exclude={"seeds"})
+        for key, value in now.items():
+            if made_with.get(key) != value:
+                return Difference(f"train.{key}", made_with.get(key), value)
     return None

@@ -15,7 +15,7 @@ from pipeline import artifacts, naming
 from pipeline.cells import NONE, Cell, cells
 from pipeline.config import Params
 from pipeline.errors import ArtifactError
-from pipeline.evaluation.outcomes import Outcomes, load_grid, refuse_other_training
+from pipeline.evaluation.outcomes import Outcomes, load_grid, made_otherwise
 from pipeline.params import read_yaml
 from pipeline.reporting.card_analyses import KEY, gather
 from pipeline.reporting.cards import PROVENANCE, RANKS, check_name, outcomes, rebuild
@@ -160,15 +160,11 @@ def _refuse_unlike(entry: Mapping[str, Any], fresh: Outcomes, params: Params) ->
         )
     if cell.encoder != NONE:
         params.encoder(cell.encoder)
-    for kind, name in (("backbone", cell.backbone), ("method", cell.method)):
-        now = naming.settings(f"{kind}s", name, getattr(params, f"{kind}s")).model_dump(mode="json")
-        for key, value in made_from[kind].items():
-            if now.get(key) != value:
-                raise ArtifactError(
-                    f"the card holds {cell} made with {kind}s.{name}.{key} = {value}, params.yaml "
-                    f"now says {now.get(key)}. Run: {cell.command}   (or gather without --add)"
-                )
-    refuse_other_training(cell, made_from, params)
+    if changed := made_otherwise(cell, made_from, params):
+        raise ArtifactError(
+            f"the card holds {cell} made with {changed.told(params)} Run: {cell.command}   (or "
+            f"gather without --add)"
+        )
 
 
 def _block(

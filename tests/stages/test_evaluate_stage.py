@@ -11,6 +11,7 @@ from pipeline import artifacts
 from pipeline.cells import Cell
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.files import sha256_file
+from stages.diff import diff
 from stages.evaluate import evaluate
 
 ID = Cell("demo", "none", "sasrec", "id")
@@ -163,12 +164,23 @@ def test_more_rivals_than_candidates_are_refused(measured):
         evaluate(measured.run("evaluate"), "demo")
 
 
-def test_ranks_trained_with_other_settings_are_refused(measured):
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("width: 32,", "width: 48,",
+         r"train\.width = 32, params\.yaml says 48\. Run: spectran train"),
+        ("    order: 3\n", "    order: 2\n", r"methods\.spectran\.order = 3, params\.yaml says 2"),
+        ("    blocks: 2\n    heads: 1\n    init_std", "    blocks: 1\n    heads: 1\n    init_std",
+         r"backbones\.sasrec\.blocks = 2, params\.yaml says 1\. "),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["evaluate", "diff"])
+def test_ranks_made_with_other_settings_are_refused(measured, old, new, said, command):
     text = measured.params_path.read_text()
-    assert "width: 32," in text
-    measured.params_path.write_text(text.replace("width: 32,", "width: 48,"))
-    with pytest.raises(
-        ArtifactError,
-        match=r"trained with train\.width = 32, params\.yaml now says 48\. Run: spectran train",
-    ):
-        evaluate(measured.run("evaluate"), "demo")
+    assert text.count(old) == 1
+    measured.params_path.write_text(text.replace(old, new))
+    with pytest.raises(ArtifactError, match=f"ranks/demo/.* was made with {said}"):
+        if command == "diff":
+            diff(measured.run("diff"), "demo/minilm/sasrec/spectran", "demo/none/sasrec/id")
+        else:
+            evaluate(measured.run("evaluate"), "demo")
