@@ -35,7 +35,7 @@ class ResourceError(SpectranError):
 
 def near_miss(name: str, known: Iterable[str]) -> str:
     """Return the hint "Did you mean x? Known: a, b." for a name that is not in `known`."""
-    names = sorted(known)
+    names = sorted(map(str, known))
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"{hint} Known: {', '.join(names) if names else 'none'}."

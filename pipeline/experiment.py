@@ -72,7 +72,7 @@ class Experiment:
         found = _module("methods", cell["method"], params.methods)
         encoder_code = _module("backbones", cell["backbone"], params.backbones)
         needs = naming.needs(found, method)
-        trained = found.build.__annotations__.get("return") != "Untrained"
+        trained = not naming.is_untrained(found)
         _fits(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
         if len(inputs.catalog) < 2:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import artifacts
 from pipeline.artifacts import Artifact
+from pipeline.errors import ArtifactError
 from pipeline.files import TEMPORARY
 from pipeline.params import read_yaml
 
@@ -62,15 +63,22 @@ def _pattern(template: str) -> re.Pattern[str]:
 def locked(base: Path) -> dict[Path, str]:
     """Return path -> MD5 of every output that dvc.lock names; empty when there is no lock file.
 
-    A folder's MD5 ends in `.dir`.
+    A folder's MD5 ends in `.dir`. An output that DVC does not cache has none. Raises ArtifactError
+    when the file is not what DVC writes.
     """
     lock = base / "dvc.lock"
     if not lock.exists():
         return {}
     outputs: dict[Path, str] = {}
-    for stage in read_yaml(lock).get("stages", {}).values():
-        for output in stage.get("outs", ()):
-            outputs[base / output["path"]] = str(output["md5"])
+    try:
+        for stage in read_yaml(lock).get("stages", {}).values():
+            for output in stage.get("outs", ()):
+                if "md5" in output:
+                    outputs[base / output["path"]] = str(output["md5"])
+    except (AttributeError, KeyError, TypeError):
+        raise ArtifactError(
+            f"{lock} is not as DVC writes it. Run: git checkout dvc.lock   (or: dvc repro)"
+        ) from None
     return outputs
 
 

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import BaseModel
 
@@ -72,6 +72,12 @@ def settings(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> Meth
     own = {key: value for key, value in blocks[name].items() if key not in (OF, TRAIN)}
     built: MethodConfig = build(found.Config, own, f"params.yaml: {kind}.{name}")
     return built.at(f"{kind}.{name}")
+
+
+def is_untrained(found: ModuleType) -> bool:
+    """Whether a method's `build` says that it returns something without training."""
+    kind = get_type_hints(found.build).get("return") if hasattr(found, "build") else None
+    return getattr(kind, "__name__", "") == "Untrained"
 
 
 def needs(found: ModuleType, config: BaseModel) -> tuple[str, ...]:

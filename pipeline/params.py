@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,13 @@ OWN_TRAIN = ("datasets", "backbones", "methods")
 """Sections whose blocks may hold their own values of `train`."""
 
 
+REVISED = ("encode", "train")
+"""Costly stages, whose meaning revisions.yaml numbers."""
+
+FOLDER = "Run the command in the folder that holds params.yaml, or name it with --params."
+"""What to do when params.yaml is not there."""
+
+
 class _UniqueLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice: the second would silently win."""
 
@@ -37,6 +44,10 @@ def _mapping(loader: _UniqueLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key is a mapping or a list; quote braces", key_node.start_mark
+            )
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {key!r} is written twice", key_node.start_mark
@@ -49,24 +60,43 @@ def _mapping(loader: _UniqueLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 _UniqueLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Raises ConfigError with line and column."""
+def read_yaml(path: Path, cure: str = FOLDER) -> dict[str, Any]:
+    """Return the mapping in a YAML file. Raises ConfigError with line and column.
+
+    cure: what to do when there is no such file.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file. Run the command in the folder that holds params.yaml, "
-            f"or name it with --params."
-        ) from None
+        raise ConfigError(f"{path}: no such file. {cure}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 (byte {error.start}).") from None
     try:
         value = yaml.load(text, Loader=_UniqueLoader)  # SafeLoader subclass: no objects are made
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date with a month 13
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(value).__name__}.")
     return value
+
+
+def read_revisions(base: Path) -> dict[str, int]:
+    """Return what revisions.yaml says the costly stages mean. Raises ConfigError that says why not.
+
+    base: folder of params.yaml.
+    """
+    path, cure = base / "revisions.yaml", "Take the file from the repository again."
+    found = read_yaml(path, cure)
+    mistakes = [
+        f"{path}: {stage}: found {found.get(stage)!r}, allowed is a whole number. {cure}"
+        for stage in REVISED
+        if type(found.get(stage)) is not int
+    ]
+    known = ", ".join(REVISED)
+    mistakes += [f"{path}: {n}: unknown key. Known: {known}." for n in found if n not in REVISED]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return found
 
 
 def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:

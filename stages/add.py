@@ -172,7 +172,7 @@ def _check(run: Run, name: str, *paths: Path) -> str:
     for path in paths:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file. Name the interactions, then the items.")
-    return run.params_path.read_text(encoding="utf-8")
+    return run.params_path.read_bytes().decode("utf-8")  # read_text would change line ends
 
 
 def _preprocess(
@@ -214,7 +214,7 @@ def _still_valid(run: Run, changed: str, name: str) -> None:
 
     target = run.cache / "add" / name / run.params_path.name  # messages begin with the file's name
     with atomic(target, run.cache / "add") as draft:
-        draft.write_text(changed, encoding="utf-8")
+        draft.write_bytes(changed.encode("utf-8"))
     try:
         after = load(target)
     finally:

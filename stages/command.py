@@ -49,7 +49,7 @@ def parse_changes(pairs: Sequence[str], out: Path | None) -> dict[str, Any]:
             raise ConfigError(f"--set {pair}: expected KEY=VALUE, e.g. --set train.width=64.")
         try:
             changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: a date with a month 13
             raise ConfigError(f"--set {pair}: the value is not valid YAML.") from None
     if changes and out is None:
         raise ConfigError(
@@ -67,9 +67,11 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE laid over the parameters; needs --out."),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Ignore cached work.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Begin anew: forget what was kept of this work.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
 ThreadsOption = Annotated[
@@ -84,9 +86,9 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 _WRITES: dict[str, tuple[Any, Any]] = {
     "out": (OutOption, None),
     "set": (SetOption, None),
-    "force": (ForceOption, False),
     "dry_run": (DryOption, False),
 }
+_RESUMES: dict[str, tuple[Any, Any]] = {"force": (ForceOption, False)}
 _COMPUTE: dict[str, tuple[Any, Any]] = {
     "device": (DeviceOption, "auto"),
     "threads": (ThreadsOption, None),
@@ -95,13 +97,12 @@ _COMPUTE: dict[str, tuple[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Command:
-    """A function of the command line: its Typer callback, and how help shows it."""
+    """A function of the command line: its Typer callback and its examples."""
 
     function: Callable[..., None]
     callback: Callable[..., None]
     name: str
     examples: tuple[str, ...]
-    panel: str
 
 
 COMMANDS: dict[str, Command] = {}
@@ -119,11 +120,12 @@ def command(
     """Register a command and return the plain function, so that tests call it with a Run.
 
     stage: it is a stage of dvc.yaml, and writes.
-    writes: it writes artifacts (adds --out, --set, --force, --dry-run).
+    writes: it writes artifacts (adds --out, --set, --dry-run).
     compute: it does long arithmetic (adds --device, --threads).
-    resumes: the same command goes on where it was stopped, unless --force discards what is kept.
+    resumes: the same command goes on where it was stopped (adds --force, which begins anew).
     """
     options = dict(_COMMON) | (_WRITES if stage or writes else {}) | (_COMPUTE if compute else {})
+    options |= _RESUMES if resumes else {}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         title = name or function.__name__.rstrip("_").replace("_", "-")
@@ -158,8 +160,7 @@ def command(
         callback.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
         callback.__annotations__ = {p.name: p.annotation for p in [*own, *extra]}
         del callback.__wrapped__
-        panel = "Stages" if stage else "Tools"
-        COMMANDS[title] = Command(function, callback, title, examples, panel)
+        COMMANDS[title] = Command(function, callback, title, examples)
         return function
 
     return register

@@ -27,11 +27,15 @@ def download(
     An interrupted download goes on where it stopped. The bytes stay in the cache, outside DVC.
     """
     from pipeline.artifacts import RAW, save_json
-    from pipeline.download.obtain import bytes_to_fetch, obtain, terms
+    from pipeline.data.sources import reader
+    from pipeline.download.obtain import bytes_to_fetch, obtain, read_from, terms
 
     source, settings = run.params.dataset(dataset).source, run.params.download
+    reader(dataset, source)  # refuses files that `preprocess` would not read
     if words := terms(source):
         run.say(f"terms: {words}")
+    if words := read_from(source):
+        run.say(f"locations: {words}")
     total = bytes_to_fetch(dataset, source, settings, run.base, ask=not run.dry_run)
     if source.origin.kind == "web":
         run.say(f"size: {size(total) if total is not None else 'not stated by the publisher'}")

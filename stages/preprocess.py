@@ -23,11 +23,11 @@ def preprocess(
     from pipeline import artifacts
     from pipeline.data.prepare import intern, prepare
     from pipeline.data.rejects import settle, without_duplicates
+    from pipeline.data.sources import reader
     from pipeline.download.rawfiles import locate
-    from pipeline.naming import module
 
     config = run.params.dataset(dataset)
-    read = module("data/sources", config.source.format).read
+    read = reader(dataset, config.source).read
     cell = {"dataset": dataset}
     manifest = artifacts.load_json(artifacts.RAW, run.root, **cell)
     files = locate(manifest, config.source, run.cache, run.base)

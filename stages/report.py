@@ -80,6 +80,7 @@ def report(
 
 def _page(run: Run) -> None:
     from pipeline import artifacts
+    from pipeline.cells import all_cells
     from pipeline.files import TEMPORARY, write_atomic
     from pipeline.reporting import efficiency, weights, widths
     from pipeline.reporting.exports import report_markdown, results_csv, table_csv
@@ -100,6 +101,13 @@ def _page(run: Run) -> None:
             artifacts.DATA_STATS,
         )
     ]
+    for dataset in grid.dataset:
+        where = {"dataset": dataset}
+        reads.append(artifacts.SEQUENCES.path(run.root, **where))
+        reads += [artifacts.SPECTRUM_STATS.path(run.root, **where, encoder=e) for e in grid.encoder]
+    for cell in (cell for cell in all_cells(grid) if cell.trained):
+        seeds = cell.seeds(run.params)
+        reads += [artifacts.CURVES.path(run.root, **cell.fields, seed=seed) for seed in seeds]
     if run.plan(reads=reads, writes=paths, memory_bytes=3 * 10**8, disk_bytes=5 * 10**6):
         return
     chapters = [_chapter(run, dataset) for dataset in grid.dataset]

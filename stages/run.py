@@ -66,18 +66,9 @@ class Run:
     @cached_property
     def revisions(self) -> dict[str, int]:
         """The meaning of costly stages, as numbers. Raises ConfigError when one is missing."""
-        from pipeline.errors import ConfigError
-        from pipeline.params import read_yaml
+        from pipeline.params import read_revisions
 
-        path = self.base / "revisions.yaml"
-        found = read_yaml(path)
-        for stage in ("encode", "train"):
-            if type(found.get(stage)) is not int:
-                raise ConfigError(
-                    f"{path}: {stage}: found {found.get(stage)!r}, allowed is a whole number. "
-                    f"Take the file from the repository again."
-                )
-        return found
+        return read_revisions(self.base)
 
     # ------------------------------------------------------------ talking
 
@@ -96,7 +87,7 @@ class Run:
 
     def show(self, content: Any, text: str) -> None:
         """Print what was asked for: JSON with --json, else the text. Not silenced by --quiet."""
-        print(json.dumps(content, sort_keys=True) if self.json else text, flush=True)
+        print(json.dumps(content, sort_keys=True) if self.json else printable(text), flush=True)
 
     def log_to(self, *cell: str) -> None:
         """Open the JSON-lines log of this cell: logs/<command>/<cell>.jsonl, started afresh.

@@ -112,7 +112,7 @@ class BERT4Rec(Backbone):
         packing = Packing(real)
         x_BLD = torch.where(masked[..., None], self.mask, x_BLD) + self.positions
         x_TD = dropout(self.norm(packing.pack(x_BLD)), self.dropout, self.training, packed=True)
-        # A padded query sees itself only: a row without keys would be NaN.
+        # A padded query sees itself too: a row without keys would be NaN.
         allowed = (real[:, None, :] | self.own)[:, None]
         for block in self.blocks:
             x_TD = block(x_TD, packing, allowed)

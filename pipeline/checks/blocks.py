@@ -8,10 +8,11 @@ from pathlib import Path
 from pipeline import naming
 from pipeline.config import Params
 from pipeline.config.text import FromText, Model, Transformers
+from pipeline.data.sources import reader
 from pipeline.data.text import parse_template
 from pipeline.encoders.hub import is_commit, on_hub
-from pipeline.errors import ConfigError, near_miss
-from pipeline.params import read_yaml
+from pipeline.errors import ConfigError
+from pipeline.params import read_revisions
 
 
 def blocks(params: Params) -> Iterator[str]:
@@ -29,13 +30,11 @@ def blocks(params: Params) -> Iterator[str]:
             for part in parts:
                 if not hasattr(naming.module(kind, file), part):
                     yield f"pipeline/{kind}/{file}.py: `{part}` is missing. See its neighbours."
-    formats = naming.names("data/sources")
     for name, dataset in params.datasets.items():
-        if dataset.source.format not in formats:
-            yield (
-                f"params.yaml: datasets.{name}.source.format: {dataset.source.format} is unknown."
-                f"{near_miss(dataset.source.format, formats)}"
-            )
+        try:
+            reader(name, dataset.source)
+        except ConfigError as error:
+            yield str(error)
 
 
 def templates(params: Params) -> Iterator[str]:
@@ -68,12 +67,6 @@ def unpinned(params: Params, base: Path) -> dict[str, str]:
 def revisions(base: Path) -> Iterator[str]:
     """Yield what is wrong with revisions.yaml."""
     try:
-        found = read_yaml(base / "revisions.yaml")
+        read_revisions(base)
     except ConfigError as error:
-        yield str(error)
-        return
-    for name in ("encode", "train"):
-        if type(found.get(name)) is not int:
-            yield f"revisions.yaml: {name}: {found.get(name)!r}, expected a whole number."
-    for name in sorted(set(found) - {"encode", "train"}):
-        yield f"revisions.yaml: {name}: unknown key. Known: encode, train."
+        yield from str(error).splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import get_type_hints
 
 from pipeline import naming
 from pipeline.config import Params
@@ -38,8 +37,4 @@ def reads_text(params: Params, name: str) -> bool | None:
 def is_untrained(params: Params, name: str) -> bool | None:
     """Whether a method's `build` says that it returns something without training."""
     found = method_file(params, name)
-    if found is None:
-        return None
-    build = getattr(found, "build", None)
-    kind = get_type_hints(build).get("return") if build else None
-    return getattr(kind, "__name__", "") == "Untrained"
+    return None if found is None else naming.is_untrained(found)

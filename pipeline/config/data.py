@@ -30,7 +30,7 @@ class Web(Strict):
     files: dict[str, RemoteFile]
     """Role (as the format names it) -> file."""
     read_from: str
-    """Where the locations were read, and whether they were tried."""
+    """Where the locations were read, and whether they were tried; shown before the download."""
     terms: str
     """Terms of use, shown before the download."""
 

@@ -118,12 +118,15 @@ class TrainConfig(Strict):
     patience: Positive
     """Epochs without a better validation value before training stops."""
     monitor_k: Positive
-    """Early stopping watches validation NDCG at this cut-off."""
+    """Early stopping watches validation NDCG at this cut-off, among all items, seen ones included.
+    Not to be set by a backbone or method: all cells of a data set are stopped by the same curve."""
     batch_size: Positive
     """Histories per step."""
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
-    """L2 term of Adam (coupled, as in the reference code)."""
+    """L2 term of Adam (coupled, as in the reference code). ID vectors of items that no loss touches
+    (without a training event, where negatives are drawn from trained items) have no other gradient,
+    and Adam brings them to zero within some epochs, however small the term is."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
     positions: Positions
     """all: every event but a user's first is a target once, many in one history; last: only the

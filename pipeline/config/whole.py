@@ -153,6 +153,12 @@ class Params(Strict):
         for kind, name in (("backbones", backbone), ("methods", method)):
             own = getattr(self, kind).get(name, {}).get("train")
             if isinstance(own, Mapping) and own:
+                if "monitor_k" in own:
+                    raise ConfigError(
+                        f"params.yaml: {kind}.{name}.train.monitor_k: all cells of a data set are "
+                        f"stopped by the same curve. Set train.monitor_k, or "
+                        f"datasets.{dataset}.train.monitor_k."
+                    )
                 values = _merge(values, own)
                 where += f" and {kind}.{name}.train"
         prefix = f"datasets.{dataset}.train."

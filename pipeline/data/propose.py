@@ -43,6 +43,8 @@ _VALUE = re.compile(r"-?\d+([.,]\d+)?$|\d{4}-\d{2}-\d{2}")
 def sample(path: Path) -> pl.DataFrame:
     """Return the first rows of a table as text (dates and lists as their text).
 
+    A column of a kind that has no text is null: it is no column to guess, and where it is named,
+    reading the table tells its kind.
     Raises ConfigError or DataError for a file without names or without a row that can be read.
     """
     names = tabular.column_names(path)
@@ -60,11 +62,17 @@ def sample(path: Path) -> pl.DataFrame:
         frame = sieve.frame
         if not len(frame):
             raise _unreadable(path, sieve.rejected())
-    lists = [name for name in names if isinstance(frame[name].dtype, pl.List)]
-    frame = frame.head(SAMPLE).select(names)
-    return frame.with_columns(pl.col(lists).cast(pl.List(pl.String)).list.join(", ")).cast(
-        pl.String
-    )
+    return pl.DataFrame({name: _text(frame[name].head(SAMPLE)) for name in names})
+
+
+def _text(column: pl.Series) -> pl.Series:
+    """Return a column as text, null where its kind has none."""
+    try:
+        if isinstance(column.dtype, pl.List):
+            return column.cast(pl.List(pl.String)).list.join(", ")
+        return column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return pl.Series(column.name, [None] * len(column), pl.String)
 
 
 def _unreadable(path: Path, rejected: pl.DataFrame) -> DataError:

@@ -73,9 +73,10 @@ def scalar(value: Any) -> str:
 def insert(text: str, name: str, added: str, only: bool) -> str:
     """Return params.yaml with the block at the end of `datasets` and its name in grid.dataset."""
     tree = _tree(text)
+    newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"
+        lines[-1] += newline
     start = tree.lc.key("datasets")[0]
     following = [tree.lc.key(key)[0] for key in tree if tree.lc.key(key)[0] > start]
     end = min(following, default=len(lines))
@@ -87,18 +88,19 @@ def insert(text: str, name: str, added: str, only: bool) -> str:
             "params.yaml: datasets: expected an indented block. Add the block by hand."
         )
     column = datasets.lc.key(next(iter(datasets)))[1]
-    lines.insert(
-        end, "\n" + "".join(" " * column + part for part in added.splitlines(keepends=True))
-    )
+    block = [" " * column + line + newline for line in added.splitlines()]
+    lines.insert(end, newline + "".join(block))
     place, column = tree["grid"].lc.value("dataset")
     names = [name] if only else [*tree["grid"]["dataset"], name]
     if start < place:
         raise ConfigError("params.yaml: grid must stand before datasets. Add the block by hand.")
-    _set_list(lines, place, column, tree["grid"]["dataset"], names)
+    _set_list(lines, place, column, tree["grid"]["dataset"], names, newline)
     return "".join(lines)
 
 
-def _set_list(lines: list[str], place: int, column: int, old: Any, names: list[str]) -> None:
+def _set_list(
+    lines: list[str], place: int, column: int, old: Any, names: list[str], newline: str
+) -> None:
     if old.fa.flow_style():
         head, rest = lines[place][:column], lines[place][column:]
         if "]" not in rest:
@@ -108,9 +110,11 @@ def _set_list(lines: list[str], place: int, column: int, old: Any, names: list[s
             )
         lines[place] = f"{head}[{', '.join(names)}]{rest[rest.index(']') + 1 :]}"
         return
-    last = old.lc.item(len(old) - 1)[0]
+    after = old.lc.item(len(old) - 1)[0] + 1
     indent = lines[place][: lines[place].index("-")]
-    lines[place : last + 1] = [f"{indent}- {name}\n" for name in names]
+    added = names[len(old) :] if names[: len(old)] == list(old) else names
+    start = after if added != names else place
+    lines[start:after] = [f"{indent}- {name}{newline}" for name in added]
 
 
 def _tree(text: str) -> Any:

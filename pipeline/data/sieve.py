@@ -16,6 +16,7 @@ EARLIEST = 315_532_800
 """1980-01-01; where a guess at the unit must land."""
 
 _FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_ZONED = ("%Y-%m-%d %H:%M:%S%.f%:z", "%Y-%m-%d %H:%M%:z")
 
 
 @dataclass
@@ -236,9 +237,9 @@ def _is_iso(times: pl.Series) -> bool:
 
 
 def _iso(column: pl.Expr) -> pl.Expr:
-    text = column.str.strip_chars().str.replace("T", " ", literal=True)
+    text = column.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "${1} ")
     plain = text.str.replace(r"\s*(Z|UTC|\+00:?00)$", "")
-    zoned = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%:z", strict=False, time_zone="UTC")
+    zoned = [text.str.to_datetime(form, strict=False, time_zone="UTC") for form in _ZONED]
     local = [plain.str.to_datetime(form, strict=False, time_unit="us") for form in _FORMATS[:2]]
     day = plain.str.to_date(_FORMATS[2], strict=False).cast(pl.Datetime("us"))
-    return pl.coalesce([t.dt.epoch("s") for t in (*local, day)] + [zoned.dt.epoch("s")])
+    return pl.coalesce([t.dt.epoch("s") for t in (*local, day, *zoned)])

@@ -26,6 +26,11 @@ UNFINISHED = ".unfinished"
 """Folder of files that are not whole yet; whoever holds the data set's lock may clear it."""
 
 
+def read_from(source: Source) -> str | None:
+    """Return where the locations of files on the web were read; None for other files."""
+    return source.origin.read_from if isinstance(source.origin, Web) else None
+
+
 def terms(source: Source) -> str | None:
     """Return the words shown before anything is fetched; None for the user's own files."""
     origin = source.origin

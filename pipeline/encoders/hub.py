@@ -45,13 +45,6 @@ class Located:
         commit = revision if is_commit(revision) else self.folder.commit
         return {"name": self.spec.model, "commit": commit}
 
-    @property
-    def resolved(self) -> str | None:
-        """The commit that an unpinned hub model was resolved to; None when nothing was open."""
-        name = self.identity()
-        commit: str | None = name.get("commit")
-        return None if commit == self.spec.revision else commit
-
     @cached_property
     def local(self) -> ModelFolder | None:
         """The folder of a model on this disk; None for a hub model."""

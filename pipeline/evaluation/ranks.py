@@ -30,16 +30,23 @@ class Question(NamedTuple):
     targets: Tensor
     """[B] long."""
     seen: Tensor
-    """[B, S] long, distinct items before the target, 0 = padding."""
+    """[B, S] long, distinct items before the target, 0 = padding; S = 0 where nobody asks."""
 
 
-def questions(held: HeldOut, length: int, num_items: int, device: str) -> Iterator[Question]:
-    """Yield all targets of a split, as many at once as the catalogue allows."""
+def questions(
+    held: HeldOut, length: int, num_items: int, device: str, *, seen: bool = True
+) -> Iterator[Question]:
+    """Yield all targets of a split, as many at once as the catalogue allows.
+
+    seen: False leaves out the seen items, of which a few users may have thousands; counts of
+    unseen items are then those of all.
+    """
     rows = max(1, CHUNK_BYTES // (4 * num_items))
     for start in range(0, len(held), rows):
         part = slice(start, min(start + rows, len(held)))
         targets = torch.from_numpy(held.targets[part]).to(device)
-        yield Question(held.history(part, length).to(device), targets, held.seen(part).to(device))
+        items = held.seen(part) if seen else torch.zeros(len(targets), 0, dtype=torch.long)
+        yield Question(held.history(part, length).to(device), targets, items.to(device))
 
 
 @torch.inference_mode()

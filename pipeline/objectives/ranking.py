@@ -72,7 +72,8 @@ class InfoNCE(Objective):
     Source: SpecTran section 4.1 (InfoNCE, 64 negatives); cosine and tau = 0.07 from AlphaFuse.
     Differs: negatives are shared by the positions of a history, and one that equals a position's
     target is left out; they are drawn from the items with a training event unless `negatives_from`
-    says otherwise.
+    says otherwise, and then the ID vectors of all others have no gradient but that of weight decay,
+    by which Adam brings them to zero however small it is.
     """
 
     reads_batch_only = True

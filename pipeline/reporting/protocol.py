@@ -44,7 +44,8 @@ def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, s
         "strata": strata(how.strata),
         "K": ", ".join(str(k) for k in sorted(how.ks)),
         "epochs": f"at most {train.max_epochs}, patience {train.patience} "
-        f"on validation NDCG@{train.monitor_k}",
+        f"on validation NDCG@{train.monitor_k}"
+        + (", seen items among the candidates" if how.seen_items == "excluded" else ""),
         "width": str(train.width),
         "seeds": ", ".join(str(seed) for seed in train.seeds),
         "loss": f"{loss(train.loss)}; ranked by {train.ranking}",

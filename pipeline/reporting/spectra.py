@@ -10,11 +10,9 @@ from pipeline.reporting.charts import Panel, Series, axis, line_chart
 
 def spectrum_views(stats: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the blocks of SPECTRUM_STATS that hold a list of numbers, by view."""
-    inner = stats.get("views", stats)
-    blocks = inner.items() if isinstance(inner, Mapping) else ()
     return {
         str(name): block
-        for name, block in blocks
+        for name, block in stats["views"].items()
         if isinstance(block, Mapping) and any(_numbers(value) for value in block.values())
     }
 

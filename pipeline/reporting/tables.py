@@ -99,11 +99,6 @@ class Numbers:
         """The cut-off of strata, charts and findings."""
         return self.shown[-1]
 
-    @property
-    def seeds(self) -> int:
-        """Most seeds of a cell."""
-        return max((int(row["seeds"]) for row in self.metrics), default=0)
-
     def sizes(self, split: str = "test") -> dict[str, int]:
         """Users of every slice."""
         found = {r["slice"]: int(r["users"]) for r in self.metrics if r["split"] == split}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.config import TrainConfig
 from pipeline.data.batches import Batch, HeldOut, Windows, epoch, held_out, windows
 from pipeline.data.negatives import Pool
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranks import Question, count, ndcg, questions
 from pipeline.heap import keep_freed_memory
 from pipeline.model import Method, Phase, SeqModel
@@ -168,21 +168,24 @@ class Setting:
     cut: Windows
     pool: Pool
     questions: list[Question]
-    """Of the validation users, on the device."""
+    """Of the validation users, on the device; their seen items are left out."""
     num_items: int
 
     @classmethod
     def of(cls, method: Method, data: Sequences, config: TrainConfig, device: str) -> Setting:
         """Cut windows and ask for held-out items as the method reads them.
 
-        Raises DataError when there is nothing to train on or validate with.
+        Raises DataError when there is nothing to train on or validate with, and ConfigError when
+        all item vectors start at zero and are compared by their cosine.
         """
         length, times = method.model.length, method.model.reads_times
         cut = windows(data, length, config.positions, times=times)
         valid = held_out(data, "valid", times=times)
         _check(cut, valid, data)
         pool = Pool.of(config.loss, data.train_counts())
-        asked = list(questions(valid, length, data.num_items, device))
+        if config.loss.similarity == "cosine":
+            _refuse_zero_start(method)
+        asked = list(questions(valid, length, data.num_items, device, seen=False))
         return cls(config, device, cut, pool, asked, data.num_items)
 
     def batches(self, model: SeqModel, seed: int, phase: str, number: int) -> Iterator[Batch]:
@@ -205,6 +208,24 @@ class Setting:
         with torch.inference_mode():
             counts = count(model.ranker(self.config.ranking), self.questions)
         return ndcg(counts["greater"], counts["equal"], self.config.monitor_k)
+
+
+def _refuse_zero_start(method: Method) -> None:
+    """Raise ConfigError when a whole item table starts at zero.
+
+    A cosine has no gradient there: it is taken as that of rows SMALLEST_NORM long, 1e12 times too
+    large, and Adam then hardly moves them for thousands of steps.
+    """
+    empty = [a for a in adapters(method.model) if not all(p.any() for p in a.parameters())]
+    modules = modules_of(method).eval()  # in training a table may draw numbers
+    with torch.no_grad():
+        if any(not adapter.table()[1:].any() for adapter in empty):
+            raise ConfigError(
+                "params.yaml: the item vectors all start at zero, from where a cosine cannot be "
+                "trained. Set train.item_std, or the method's own id_std, above 0, or "
+                "train.loss.similarity: dot."
+            )
+    modules.train()
 
 
 def _check(cut: Windows, valid: HeldOut, data: Sequences) -> None:

@@ -30,7 +30,14 @@ def module_of(name: str) -> ModuleType:
     return naming.module("methods", naming.file_of("methods", name, BLOCKS))
 
 
-TRAINED = [n for n in BLOCKS if module_of(n).build.__annotations__["return"] == "Method"]
+def composed_alike(name: str) -> tuple[str, str]:
+    """What `build` sees of a block: `train` is the same for all here."""
+    return naming.file_of("methods", name, BLOCKS), str(naming.settings("methods", name, BLOCKS))
+
+
+FIRST = {composed_alike(name): name for name in reversed(BLOCKS)}.values()
+"""One block of those that differ in their values of `train` only."""
+TRAINED = [n for n in BLOCKS if n in FIRST and not naming.is_untrained(module_of(n))]
 CASES = [(name, "sasrec") for name in TRAINED] + [("id", "bert4rec"), ("spectran", "bert4rec")]
 """Every method with next-item targets, and two with cloze targets."""
 

@@ -43,6 +43,9 @@ WORDS = {
     "report": [],
 }
 
+RESUMED = ("download", "encode", "train")
+"""Stages that go on where they stopped, unless told to begin anew."""
+
 
 @pytest.fixture(scope="module")
 def place(finished: tuple[Clone, str], tmp_path_factory: pytest.TempPathFactory) -> Clone:
@@ -78,8 +81,9 @@ def expected(place: Clone, stage: str) -> dict[str, bytes]:
 
 def start(place: Clone, stage: str, out: Path) -> subprocess.Popen[str]:
     """Start a stage and return once it has said its plan and begins to work."""
+    anew = ["--force"] if stage in RESUMED else []
     process = subprocess.Popen(
-        ["spectran", stage, *WORDS[stage], "--force", "--out", str(out)],
+        ["spectran", stage, *WORDS[stage], *anew, "--out", str(out)],
         cwd=place.path, env=place.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

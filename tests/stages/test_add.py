@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.main import get_command
@@ -365,3 +367,32 @@ def test_a_block_that_does_not_load_is_told_by_the_name_of_params(shop: Shop) ->
     with pytest.raises(ConfigError, match=r"^params\.yaml: extra: unknown key"):
         _still_valid(run, f"extra: 1\n{shop.before}", "shop")
     assert not (run.cache / "add/shop").exists()
+
+
+def test_line_ends_and_comments_of_params_stay(shop: Shop) -> None:
+    text = shop.before.replace("  dataset: [demo]", "  dataset:\n    - demo # the demo")
+    shop.params.write_bytes(text.replace("\n", "\r\n").encode())
+    assert shop.add("--yes").exit_code == 0
+    after = shop.params.read_bytes()
+    assert after.count(b"\n") == after.count(b"\r\n")
+    assert b"    - demo # the demo\r\n    - shop\r\n" in after
+    assert load(shop.params).grid.dataset == ["demo", "shop"]
+
+
+def test_columns_that_have_no_text_are_no_candidates_and_named_are_refused(shop: Shop) -> None:
+    rows = 60
+    columns = {
+        "user": pa.array([f"u{n % 6}" for n in range(rows)]),
+        "item": pa.array([str(n % 5) for n in range(rows)]),
+        "timestamp": pa.array([T0 + n for n in range(rows)]),
+        "extra": pa.array([[("a", n)] for n in range(rows)], pa.map_(pa.string(), pa.int64())),
+        "took": pa.array(range(rows), pa.duration("s")),
+        "raw": pa.array([b"\xff\xfe"] * rows),
+    }
+    pq.write_table(pa.table(columns), shop.folder / "log.parquet")
+    assert shop.add("--yes", log="log.parquet").exit_code == 0
+    assert shop.block()["source"]["columns"]["user"] == "user"
+    for column in ("extra", "took", "raw"):
+        done = shop.add("--user", column, "--yes", name="other", log="log.parquet")
+        assert done.exit_code == 2 and "Traceback" not in done.output
+        assert f"column {column}" in done.output or f"--user {column}" in done.output, done.output

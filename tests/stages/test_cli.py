@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.params import read_yaml
 from stages.cli import ORDER, build
 from stages.command import COMMANDS
 from stages.run import Run
@@ -59,7 +60,8 @@ def test_commands_of_two_words_stand_in_the_help_of_the_program_and_of_their_gro
 
 
 def test_the_stages_are_those_of_the_order() -> None:
-    assert {name for name, entry in COMMANDS.items() if entry.panel == "Stages"} == set(ORDER)
+    stages = read_yaml(Path("dvc.yaml"))["stages"].values()
+    assert {stage["cmd"].split()[1] for stage in stages} == set(ORDER) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +125,24 @@ def test_no_colours_in_pipes_nor_with_no_color(words: list[str]) -> None:
         assert "\r" not in done.stdout + done.stderr
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_is_drawn_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(name="encode")
     with run.progress("items", 10, "items") as advance:
         advance(10)
     assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with run.progress("items", 10, "items") as advance:
+        advance(10)
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_text_from_files_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Run(name="ls").show({}, "red \x1b[31mname\x1b[2J\nnext")
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and shown.count("\n") == 2
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline import config
 from pipeline.adapters import IdTable
 from pipeline.data.batches import Batch
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.fit import Checkpoint, Progress, fit, initialised
@@ -189,3 +189,24 @@ def test_cuda_starts_like_the_cpu(params: config.Params, inputs: Any) -> None:
     ]
     first, second = ([v for _, _, kind, v in c if kind == "train/loss"] for c in curves)
     assert first == pytest.approx(second, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["id", "rlmrec"])
+def test_item_vectors_that_all_start_at_zero_are_refused_under_a_cosine(
+    name: str, params: config.Params, inputs: Any
+) -> None:
+    zero = params.train.model_copy(update={"item_std": 0.0, "max_epochs": 1})
+    assert zero.loss.similarity == "cosine"
+    with pytest.raises(ConfigError, match=r"all start at zero.* Set train\.item_std, .* or .* dot"):
+        fit(method(params, inputs, name=name, train=zero), inputs.sequences, zero, 0)
+    loss = zero.loss.model_copy(update={"similarity": "dot"})
+    dot = zero.model_copy(update={"loss": loss})
+    made = method(params, inputs, name=name, train=dot)
+    found = fit(made, inputs.sequences, dot, 0)
+    assert next(value for _, _, key, value in found.curves if key == "std_id") > 0
+
+
+def test_text_beside_an_id_part_of_zero_trains(params: config.Params, inputs: Any) -> None:
+    zero = params.train.model_copy(update={"item_std": 0.0, "max_epochs": 1})
+    found = fit(method(params, inputs, train=zero), inputs.sequences, zero, 0)
+    assert next(value for _, _, key, value in found.curves if key == "std_id") > 0

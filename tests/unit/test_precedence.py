@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.cells import Cell, cells
 from pipeline.config import Params
+from pipeline.errors import ConfigError
 from pipeline.params import load
 from pipeline.precedence import outranked, warnings
 from pipeline.reporting.protocol import protocol
@@ -116,3 +117,19 @@ def test_the_protocol_claims_no_value_that_no_cell_used(
     untrained = Cell("demo", "none", "none", "popularity")
     found = protocol(params, "demo", [untrained, *shown])["overrides"]
     assert found == f"{told} (a quick look, not a result)"
+
+
+@pytest.mark.parametrize("block", ["id", "sasrec"])
+def test_no_block_has_a_stopping_curve_of_its_own(tmp_path: Path, block: str) -> None:
+    params = written(tmp_path, {"monitor_k": 5}, **{block: {"monitor_k": 10}})
+    with pytest.raises(ConfigError, match=rf"{block}\.train\.monitor_k.* datasets\.demo\.train"):
+        ID.train(params)
+    assert MOREC.train(written(tmp_path, {}, {"train.monitor_k": 5})).monitor_k == 5
+
+
+def test_the_protocol_says_that_stopping_ranks_seen_items_too(tmp_path: Path) -> None:
+    said = [
+        protocol(written(tmp_path, {}, {"evaluate.seen_items": how}), "demo", [ID])["epochs"]
+        for how in ("candidates", "excluded")
+    ]
+    assert said[1] == f"{said[0]}, seen items among the candidates"

@@ -82,3 +82,17 @@ def test_nan_scores_are_refused() -> None:
     held = held_out(world, "test")
     with pytest.raises(DataError, match="a score is NaN"):
         ranks.rank(lambda h: torch.full((len(h.items), 15), torch.nan), held, 4, 15)
+
+
+def test_questions_without_seen_items_count_the_same_among_all_items() -> None:
+    world = data()
+    held = held_out(world, "test")
+    scores = tied_scores(len(held), world.num_items)
+    found = []
+    for seen in (True, False):
+        asked = list(ranks.questions(held, 4, world.num_items, "cpu", seen=seen))
+        assert (asked[0].seen.shape[1] > 0) == seen
+        found.append(ranks.count(lambda history: scores, asked))
+    for name in ("greater", "equal"):
+        assert np.array_equal(found[0][name], found[1][name])
+    assert (found[1]["candidates_unseen"] == world.num_items).all()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.config import Params
-from pipeline.errors import ConfigError
+from pipeline.errors import ArtifactError, ConfigError, near_miss
+from pipeline.inventory import locked
+from pipeline.params import read_yaml
 from pipeline.strict import build
 from tests import plain
 
@@ -53,3 +57,32 @@ def test_a_mistake_is_named_by_its_keys(keys: str, value: Any, said: str) -> Non
     with pytest.raises(ConfigError) as refused:
         build(Params, content, "params.yaml")
     assert str(refused.value).startswith(f"params.yaml: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {{title}}\n", "a key is a mapping or a list; quote braces"),
+        ("a: 2024-13-01\n", "month must be in 1..12"),
+        ("a: 1\na: 2\n", "key 'a' is written twice"),
+    ],
+)
+def test_text_that_is_no_yaml_is_named_by_its_file(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"params\.yaml: not valid YAML: .*{re.escape(said)}"):
+        read_yaml(path)
+
+
+def test_names_that_are_numbers_are_listed_among_the_known() -> None:
+    assert near_miss("x", [2018, "shop"]) == " Known: 2018, shop."  # type: ignore[list-item]
+
+
+def test_a_lock_file_that_dvc_did_not_write_is_refused(tmp_path: Path) -> None:
+    lock = tmp_path / "dvc.lock"
+    lock.write_text("stages: {one: {outs: [{path: a, md5: x}, {path: b}]}}\n")
+    assert locked(tmp_path) == {tmp_path / "a": "x"}  # what DVC does not cache has no checksum
+    for text in ("stages: []\n", "stages: {one: {outs: [{md5: x}]}}\n", "stages: {one: 3}\n"):
+        lock.write_text(text)
+        with pytest.raises(ArtifactError, match=r"dvc\.lock is not as DVC writes it\. Run"):
+            locked(tmp_path)

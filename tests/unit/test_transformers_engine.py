@@ -502,7 +502,6 @@ def test_pinned_hub_models_are_identified_without_asking() -> None:
     )
     assert found.identity()["model"] == {"name": "org/model", "commit": commit}
     assert found.identity()["adapters"] == [{"name": "org/lora", "commit": commit}]
-    assert found.located.resolved is None
     assert found.memory_bytes() > 0  # what is not fetched counts nothing, and is not fetched
 
 

@@ -103,11 +103,10 @@ def test_histories_longer_than_l_train(here: Callable[..., Path]) -> None:
     for backbone in BACKBONES:
         content["backbones"][backbone]["history"] = 2
     Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    for backbone in BACKBONES:
-        for method in FILES:
-            cell = cell_of(method, backbone)
-            if cell[2] != "none":
-                trained(*cell)
+    for method in FILES:
+        trained(*cell_of(method))
+    for backbone in BACKBONES[1:]:
+        trained(*cell_of("spectran", backbone))
 
 
 def test_strata_without_users_are_dashes(here: Callable[..., Path]) -> None:

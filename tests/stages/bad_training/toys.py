@@ -36,8 +36,7 @@ def cell_of(method: str, backbone: str = "sasrec") -> tuple[str, str, str, str]:
     """Return the cell of a method as its file says that it runs."""
     found = naming.module("methods", file_of(method))
     encoder = "hash" if found.NEEDS else "none"
-    untrained = found.build.__annotations__["return"] == "Untrained"
-    return "demo", encoder, "none" if untrained else backbone, method
+    return "demo", encoder, "none" if naming.is_untrained(found) else backbone, method
 
 
 def run(*words: str) -> Result:

@@ -203,10 +203,12 @@ def test_seeds_stopped_side_by_side_go_on_to_the_same_bytes(
         env=os.environ | {"PYTHONPATH": str(TREE)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stderr is not None
     begun = set()
     while len(begun) < 2:
-        found = re.search(r"seed=(\d) .* epoch=3 ", process.stdout.readline())
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        found = re.search(r"seed=(\d) .* epoch=3 ", line)
         begun |= {found[1]} if found else set()
     family = psutil.Process(process.pid).children()
     seeds = [child for child in family if "spawn_main" in " ".join(child.cmdline())]
