@@ -30,11 +30,11 @@ from torch import Tensor
 
 from pipeline import naming
 from pipeline.adapters import IdTable
-from pipeline.data.batches import Batch, History
 from pipeline.methods.spectran import Config, SpectralAttention
 from pipeline.model import Adapter, Fusion, Method, Phase, SeqModel, View
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load
+from pipeline.sampling.batches import Batch, History
 from pipeline.training.fit import deterministic
 from pipeline.training.parameters import modules_of
 from pipeline.training.selection import select

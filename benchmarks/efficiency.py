@@ -38,11 +38,11 @@ def sides(arguments: argparse.Namespace) -> list[Any]:
 
     from pipeline import naming
     from pipeline.cells import NONE
-    from pipeline.data.batches import held_out
     from pipeline.evaluation.ranks import count, questions
     from pipeline.experiment import Experiment
     from pipeline.model import Method
     from pipeline.params import load
+    from pipeline.sampling.batches import held_out
     from pipeline.training.fit import fit, initialised
     from pipeline.training.parameters import trained_numbers
 

@@ -106,10 +106,10 @@ def ours(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from pipeline import naming
     from pipeline.adapters import IdTable
     from pipeline.backbones import sasrec
-    from pipeline.data.batches import windows
     from pipeline.model import Parts, single
     from pipeline.objectives.ranking import ranking_loss
     from pipeline.params import load
+    from pipeline.sampling.batches import windows
     from pipeline.training.fit import deterministic, fit, initialised
     from pipeline.values import Sequences
 

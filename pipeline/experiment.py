@@ -18,7 +18,6 @@ from pipeline import artifacts, naming
 from pipeline.agreement import refuse_other_inputs
 from pipeline.cells import NONE, UNTRAINED_SEEDS, Cell, unlisted_view
 from pipeline.config import Params, TrainConfig
-from pipeline.data.batches import SPLITS, held_out, windows
 from pipeline.errors import ArtifactError, ConfigError, DataError, DivergedError
 from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
 from pipeline.files import sha256_file
@@ -34,6 +33,7 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.objectives.ranking import ranking_loss
+from pipeline.sampling.batches import SPLITS, held_out, windows
 from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
 from pipeline.training.memory import per_history
 from pipeline.training.parameters import Trained, modules_of, trained_numbers

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.attention import attend
-from pipeline.cosine import unit_rows
-from pipeline.data.batches import History
-from pipeline.linear import uniform_linear
+from pipeline.layers.attention import attend
+from pipeline.layers.cosine import unit_rows
+from pipeline.layers.linear import uniform_linear
+from pipeline.layers.packing import Packing
 from pipeline.model import Fusion, Similarity, Views
-from pipeline.packing import Packing
+from pipeline.sampling.batches import History
 
 
 def beside(views: Views, similarity: Similarity) -> Tensor:

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 from torch import Tensor, nn
 
-from pipeline.cosine import unit_rows
-from pipeline.data.batches import Batch, Examples, History, next_items
-from pipeline.data.cloze import Masking, masked_items, question
+from pipeline.layers.cosine import unit_rows
+from pipeline.sampling.batches import Batch, Examples, History, next_items
+from pipeline.sampling.cloze import Masking, masked_items, question
 
 if TYPE_CHECKING:
     from pipeline.config import TrainConfig

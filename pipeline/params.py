@@ -80,6 +80,12 @@ def read_yaml(path: Path, cure: str = FOLDER) -> dict[str, Any]:
     return value
 
 
+def scalar(value: Any) -> str:
+    """Return a value as one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
+    return text.removesuffix("\n...\n").strip()
+
+
 def read_revisions(base: Path) -> dict[str, int]:
     """Return what revisions.yaml says the costly stages mean. Raises ConfigError that says why not.
 

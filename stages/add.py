@@ -83,10 +83,10 @@ def add(
     Columns are guessed by name and content; every guess has an option. The tables go through the
     steps of preprocess, so what it would refuse is refused here.
     """
+    from pipeline.adding import propose, register
+    from pipeline.adding.preview import preview
     from pipeline.config import Source
-    from pipeline.data import propose, register
     from pipeline.data.prepare import intern, prepare
-    from pipeline.data.preview import preview
     from pipeline.data.rejects import settle
     from pipeline.data.sources import table
     from pipeline.errors import ConfigError
@@ -179,8 +179,8 @@ def _preprocess(
     raw: RawTables, core: int | None, shared: Mapping[str, Any] | None
 ) -> tuple[Preprocess, list[str]]:
     """Return the proposed steps and the reasons for what is not obvious."""
+    from pipeline.adding.propose import core_for
     from pipeline.config import Preprocess
-    from pipeline.data.propose import core_for
     from pipeline.strict import build
 
     values = dict(shared) if shared is not None else dict(STEPS)

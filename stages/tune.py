@@ -200,6 +200,6 @@ def _table(search: Search, trials: Sequence[Trial | Planned]) -> str:
 
 def _word(value: Any) -> str:
     """Return a value as params.yaml has it."""
-    from pipeline.data.register import scalar
+    from pipeline.params import scalar
 
     return scalar(value)

@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.data.batches import History
-from pipeline.dropout import dropout
+from pipeline.layers.dropout import dropout
+from pipeline.layers.packing import Packing
 from pipeline.model import Backbone, MethodConfig
-from pipeline.packing import Packing
+from pipeline.sampling.batches import History
 
 
 class Config(MethodConfig):

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.attention import attend
-from pipeline.data.batches import History
-from pipeline.dropout import dropout
+from pipeline.layers.attention import attend
+from pipeline.layers.dropout import dropout
+from pipeline.layers.packing import Packing
 from pipeline.layouts import refuse_heads
 from pipeline.model import Backbone, MethodConfig
-from pipeline.packing import Packing
+from pipeline.sampling.batches import History
 
 
 class Config(MethodConfig):

@@ -15,9 +15,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.data.batches import HeldOut, History
 from pipeline.errors import DivergedError
 from pipeline.model import Scorer
+from pipeline.sampling.batches import HeldOut, History
 
 CHUNK_BYTES = 64_000_000
 """Scores held at once: [users, N] in 4 bytes."""

@@ -6,8 +6,9 @@ null space is a setting, or (their diffusion backbone) the number of eigenvalues
 at or below a threshold.
 Differs: the threshold is a share of the rows' mean squared norm, so that the encoder's scale does
 not matter (the reference brings rows to norm 40 and takes 0.25, the share 0.25 / 40^2); only the D
-columns in use are counted, which at D = H are all of them; mean and covariance weighted by
-popularity are not offered.
+columns in use are counted, which at D = H are all of them; without standardisation the columns
+keep the rows' own size, where the reference has brought the rows to norm 40; mean and covariance
+weighted by popularity are not offered.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ and reads no positions: the backbone adds them behind it; under cosine each view
 AlphaFuse normalises the joined vector, so scores reach 2 instead of 1; weights start uniform
 (Xavier in the original); the ID table starts with a spread of id_std, where AlphaFuse's start has
 one; the backbone is half as wide as the joined vector, as in public code, while SpecTran's
-parameter count fits one of full width; AlphaFuse feeds the text into its ID branch and swaps the
-views in its contrast, which are slips.
+parameter count fits one of full width; where negatives are drawn from trained items, any weight
+decay takes the start of the ID table away from the others; AlphaFuse feeds the text into its ID
+branch and swaps the views in its contrast, which are slips.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from torch import Tensor, nn
 
 from pipeline.adapters import IdTable, TextMap, text_rows
 from pipeline.fusion import CrossViews
+from pipeline.layers.linear import uniform_linear
 from pipeline.layouts import halves, refuse_heads
-from pipeline.linear import uniform_linear
 from pipeline.model import Inputs, Method, MethodConfig, Parts, Phase, SeqModel, View
 from pipeline.objectives.alignment import SoftContrast
 from pipeline.spectral.coordinates import leading

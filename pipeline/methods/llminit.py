@@ -7,7 +7,8 @@ models/embedding.py).
 Differs: the spread of the start is a setting (the original takes the raw values, the
 re-implementation's columns have variance one); principal coordinates that keep their columns'
 relative sizes (`standardize: false`) are neither's; the original does not centre; items equally
-popular at the border are taken by ascending number, and the padding row is not counted as an item.
+popular at the border are taken by ascending number, and the padding row is not counted as an item;
+where negatives are drawn from trained items, any weight decay takes the start away from the others.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.adapters import TextMap, linear, text_rows
-from pipeline.dropout import dropout
+from pipeline.layers.dropout import dropout
 from pipeline.model import Inputs, Method, MethodConfig, Parts, single
 
 NEEDS = ("semantic",)

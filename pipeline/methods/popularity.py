@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.data.batches import History
 from pipeline.model import Inputs, MethodConfig, Parts, Untrained
+from pipeline.sampling.batches import History
 
 NEEDS: tuple[str, ...] = ()
 

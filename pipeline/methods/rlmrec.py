@@ -27,8 +27,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from pipeline.adapters import Concat, IdTable, TextMap, text_rows
+from pipeline.layers.linear import uniform_linear
 from pipeline.layouts import halves
-from pipeline.linear import uniform_linear
 from pipeline.model import Adapter, Inputs, Method, MethodConfig, Parts, Phase, single
 from pipeline.objectives.alignment import (
     Alignment,

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.draws import Draw, drawn
 from pipeline.errors import ConfigError
+from pipeline.layers.draws import Draw, drawn
 from pipeline.model import (
     Adapter,
     Inputs,

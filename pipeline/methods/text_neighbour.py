@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.data.batches import History
 from pipeline.model import Inputs, MethodConfig, Parts, Untrained
+from pipeline.sampling.batches import History
 
 NEEDS = ("semantic",)
 

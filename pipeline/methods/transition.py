@@ -12,8 +12,8 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from pipeline.data.batches import History
 from pipeline.model import Inputs, MethodConfig, Parts, Untrained
+from pipeline.sampling.batches import History
 
 NEEDS: tuple[str, ...] = ()
 

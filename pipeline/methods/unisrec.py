@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.adapters import Concat, IdTable, Sum, TextMap, text_rows
-from pipeline.draws import Draw, drawn
-from pipeline.dropout import dropout
+from pipeline.layers.draws import Draw, drawn
+from pipeline.layers.dropout import dropout
 from pipeline.layouts import Layout, widths
 from pipeline.model import Adapter, Inputs, Method, MethodConfig, Parts, single
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.cosine import unit_rows
-from pipeline.data.batches import Batch
-from pipeline.draws import Draw, drawn
+from pipeline.layers.cosine import unit_rows
+from pipeline.layers.draws import Draw, drawn
+from pipeline.layers.packing import Packing
 from pipeline.model import Objective, SeqModel, Views
-from pipeline.packing import Packing
+from pipeline.sampling.batches import Batch
 
 NEVER = -1e9
 """A logit whose share is 0 in float32, and finite, so that a row of nothing else is not NaN."""

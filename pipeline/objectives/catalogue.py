@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.data.batches import Batch
+from pipeline.layers.packing import Packing
 from pipeline.model import Objective, SeqModel, Similarity, Views
-from pipeline.packing import Packing
+from pipeline.sampling.batches import Batch
 
 CHUNK_BYTES = 32_000_000
 """Scores held at once: [targets, N]; their softmax takes as much again."""

@@ -22,10 +22,10 @@ from pipeline.config import (
     SampledSoftmaxLoss,
     SoftmaxLoss,
 )
-from pipeline.data.batches import Batch
-from pipeline.data.negatives import Pool
 from pipeline.model import Objective, SeqModel, Similarity, Views
 from pipeline.objectives.catalogue import Softmax
+from pipeline.sampling.batches import Batch
+from pipeline.sampling.negatives import Pool
 
 
 class Scores(NamedTuple):

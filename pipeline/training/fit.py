@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import TrainConfig
-from pipeline.data.batches import Batch, HeldOut, Windows, epoch, held_out, windows
-from pipeline.data.negatives import Pool
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranks import Question, count, ndcg, questions
-from pipeline.heap import keep_freed_memory
-from pipeline.model import Method, Phase, SeqModel
+from pipeline.model import Adapter, Method, Phase, SeqModel
 from pipeline.randomness import derive, generator
+from pipeline.sampling.batches import Batch, HeldOut, Windows, epoch, held_out, windows
+from pipeline.sampling.negatives import Pool
+from pipeline.training.heap import keep_freed_memory
 from pipeline.training.parameters import belongs, modules_of
 from pipeline.training.selection import select, selects
 from pipeline.training.steps import adam, adapters, loss_of, measured, refuse_infinite, thaw
@@ -184,7 +184,7 @@ class Setting:
         _check(cut, valid, data)
         pool = Pool.of(config.loss, data.train_counts())
         if config.loss.similarity == "cosine":
-            _refuse_zero_start(method)
+            _refuse_zero_start(method, data.num_items)
         asked = list(questions(valid, length, data.num_items, device, seen=False))
         return cls(config, device, cut, pool, asked, data.num_items)
 
@@ -210,13 +210,17 @@ class Setting:
         return ndcg(counts["greater"], counts["equal"], self.config.monitor_k)
 
 
-def _refuse_zero_start(method: Method) -> None:
+def _refuse_zero_start(method: Method, items: int) -> None:
     """Raise ConfigError when a whole item table starts at zero.
 
     A cosine has no gradient there: it is taken as that of rows SMALLEST_NORM long, 1e12 times too
     large, and Adam then hardly moves them for thousands of steps.
     """
-    empty = [a for a in adapters(method.model) if not all(p.any() for p in a.parameters())]
+
+    def has_empty_ids(adapter: Adapter) -> bool:
+        return any(len(p) > items and not p.any() for p in adapter.parameters() if p.dim() == 2)
+
+    empty = [adapter for adapter in adapters(method.model) if has_empty_ids(adapter)]
     modules = modules_of(method).eval()  # in training a table may draw numbers
     with torch.no_grad():
         if any(not adapter.table()[1:].any() for adapter in empty):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pipeline.data.batches import Batch, History
-from pipeline.draws import Draw, draw, handed
+from pipeline.layers.draws import Draw, draw, handed
+from pipeline.layers.packing import fixed_shapes
 from pipeline.model import Phase, SeqModel
-from pipeline.packing import fixed_shapes
+from pipeline.sampling.batches import Batch, History
 from pipeline.training.steps import loss_of
 
 Tensors = dict[str, Tensor]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config import TrainConfig
-from pipeline.data.batches import Batch
 from pipeline.model import Phase, SeqModel
+from pipeline.sampling.batches import Batch
 
 SHARE = 0.5
 """Of the catalogue: batches that may touch more compute it whole, by one product without copies."""

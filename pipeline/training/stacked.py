@@ -41,7 +41,7 @@ def stackable(method: Method) -> bool:
     """Return whether several seeds of a method can train together.
 
     They can unless a part says `stackable = False`: its shapes depend on what a batch holds, or it
-    draws random numbers other than by `pipeline.draws`.
+    draws random numbers other than by `pipeline.layers.draws`.
     """
     return all(getattr(module, "stackable", True) for module in modules_of(method).modules())
 

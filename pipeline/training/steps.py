@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import TrainConfig
-from pipeline.data.batches import Batch
 from pipeline.errors import DivergedError
 from pipeline.model import Adapter, Phase, Rates, SeqModel
+from pipeline.sampling.batches import Batch
 from pipeline.training.parameters import trains
 
 LOSS = "train/loss"

@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
-from pipeline.data.register import scalar
 from pipeline.errors import ConfigError
+from pipeline.params import scalar
 from pipeline.tuning.space import Configuration, laid
 
 ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")

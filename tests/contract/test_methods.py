@@ -13,11 +13,11 @@ from safetensors.numpy import load, save
 
 from pipeline import config, naming
 from pipeline.backbones import bert4rec, sasrec
-from pipeline.data.batches import History, held_out
 from pipeline.evaluation.ranks import ndcg, rank
 from pipeline.model import Adapter, Backbone, Method, Parts, Untrained
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import read_yaml
+from pipeline.sampling.batches import History, held_out
 from pipeline.training.fit import fit, initialised
 from pipeline.training.saved import load_state, saved_state, terms_of
 from pipeline.values import Sequences

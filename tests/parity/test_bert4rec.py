@@ -8,9 +8,9 @@ from torch import nn
 
 from pipeline.adapters import IdTable
 from pipeline.backbones import bert4rec, sasrec
-from pipeline.data.batches import History
 from pipeline.errors import ConfigError
 from pipeline.model import Fusion, SeqModel, View
+from pipeline.sampling.batches import History
 
 WIDTH, HEADS, LENGTH, ITEMS = 8, 2, 4, 9
 SIZES = {"history": LENGTH, "blocks": 2, "inner": 4, "rho": 0.4, "last_only": 0.1}

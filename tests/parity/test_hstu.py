@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from pipeline import config
 from pipeline.backbones import hstu
-from pipeline.data.batches import History
 from pipeline.errors import ConfigError
 from pipeline.experiment import Experiment
 from pipeline.model import Method, Parts
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load
+from pipeline.sampling.batches import History
 from pipeline.training.fit import Checkpoint, fit, initialised
 from pipeline.values import Catalog, Sequences
 

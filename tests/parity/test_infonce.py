@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 import torch
 
-from pipeline.data.batches import Batch, History
 from pipeline.model import Fusion
 from pipeline.objectives.ranking import InfoNCE
+from pipeline.sampling.batches import Batch, History
 
 
 class OneView:

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from pipeline.config import Loss
-from pipeline.data.batches import Batch, History
 from pipeline.model import Fusion
 from pipeline.objectives import catalogue
 from pipeline.objectives.ranking import ranking_loss
+from pipeline.sampling.batches import Batch, History
 
 ITEMS = 6
 COUNTS = np.array([0, 4, 1, 0, 9, 2, 1])

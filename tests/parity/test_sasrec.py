@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.backbones import sasrec
-from pipeline.data.batches import History
+from pipeline.sampling.batches import History
 
 
 def encoder(width: int = 8, heads: int = 2, length: int = 5) -> sasrec.SASRec:
@@ -80,7 +80,7 @@ def test_padding_vectors_change_nothing() -> None:
 
 
 def test_dropout_keeps_the_mean_and_the_share() -> None:
-    from pipeline.dropout import dropout
+    from pipeline.layers.dropout import dropout
 
     torch.manual_seed(0)
     x = torch.ones(400, 501)  # an odd count: the last 64-bit draw is cut

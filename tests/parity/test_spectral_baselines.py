@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from pipeline import naming
 from pipeline.adapters import Concat, IdTable, Sum, TextMap
 from pipeline.config import Params
-from pipeline.dropout import dropout
 from pipeline.errors import ConfigError, DataError
+from pipeline.layers.dropout import dropout
 from pipeline.methods import alphafuse, llminit, morec, whitenrec
 from pipeline.model import Adapter, Backbone, Method, Parts
 from pipeline.objectives.ranking import ranking_loss

@@ -21,14 +21,14 @@ from torch import Tensor
 from pipeline import naming
 from pipeline.adapters import text_rows
 from pipeline.backbones import sasrec
-from pipeline.data.batches import Batch, History
-from pipeline.draws import handed
 from pipeline.fusion import CrossViews
+from pipeline.layers.draws import handed
 from pipeline.methods import llm_esr, rlmrec, unisrec
 from pipeline.model import Method, Parts, with_padding
 from pipeline.objectives.alignment import Alignment, ItemToText, SoftContrast, TextToItem
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load
+from pipeline.sampling.batches import Batch, History
 from pipeline.spectral.coordinates import leading
 from pipeline.values import SemanticEmbeddings, Spectrum
 

@@ -13,8 +13,8 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from pipeline.data.preview import kept
-from pipeline.data.propose import guess, sample
+from pipeline.adding.preview import kept
+from pipeline.adding.propose import guess, sample
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import load
 from stages.add import _still_valid

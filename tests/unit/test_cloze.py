@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.batches import History, next_items, windows
-from pipeline.data.cloze import Masking, masked_items, question
 from pipeline.randomness import generator
+from pipeline.sampling.batches import History, next_items, windows
+from pipeline.sampling.cloze import Masking, masked_items, question
 from pipeline.values import Sequences
 
 

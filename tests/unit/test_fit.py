@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from pipeline import config
 from pipeline.adapters import IdTable
-from pipeline.data.batches import Batch
 from pipeline.errors import ConfigError, DataError
 from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
+from pipeline.sampling.batches import Batch
 from pipeline.training.fit import Checkpoint, Progress, fit, initialised
 from pipeline.training.saved import saved_state
 from tests import composed

@@ -16,13 +16,13 @@ LIGHT = {"typer", "stages", "__future__"}
 """What a stage module may import when it is loaded, beside the standard library."""
 
 LAYERS = (
-    {"cosine", "draws", "errors", "heap", "linear", "packing", "randomness"},
-    {"dropout", "files", "layouts", "strict"},
-    {"attention", "codecs", "config", "naming"},
+    {"errors", "layers", "randomness"},
+    {"files", "layouts", "strict"},
+    {"codecs", "config", "naming"},
     {"artifacts", "params", "tensorfile"},
     {"cells", "inventory", "values"},
-    {"data", "inputs", "precedence", "spectral"},
-    {"download", "encoders", "model"},
+    {"data", "inputs", "precedence", "sampling", "spectral"},
+    {"adding", "download", "encoders", "model"},
     {"adapters", "agreement", "backbones", "fusion", "objectives"},
     {"evaluation", "methods"},
     {"reporting", "training"},

@@ -11,11 +11,11 @@ import torch
 from pydantic import TypeAdapter
 
 from pipeline.config import Loss, Params
-from pipeline.data.negatives import Pool
 from pipeline.errors import ConfigError
 from pipeline.params import load
 from pipeline.randomness import generator
 from pipeline.reporting.protocol import loss
+from pipeline.sampling.negatives import Pool
 
 COUNTS = np.array([0, 4, 0, 1, 9])
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from pipeline import config, naming
 from pipeline.backbones import sasrec
-from pipeline.data.batches import History
 from pipeline.experiment import Experiment
 from pipeline.model import Parts
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load, read_yaml
+from pipeline.sampling.batches import History
 from pipeline.training.memory import per_history
 
 METHODS = read_yaml(Path("params.yaml"))["methods"]

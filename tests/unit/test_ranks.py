@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.data.batches import History, held_out
 from pipeline.errors import DataError
 from pipeline.evaluation import ranks
+from pipeline.sampling.batches import History, held_out
 from pipeline.values import Sequences
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline import cosine
-from pipeline.attention import attend
 from pipeline.config import Params
-from pipeline.cosine import unit_rows
+from pipeline.layers import cosine
+from pipeline.layers.attention import attend
+from pipeline.layers.cosine import unit_rows
+from pipeline.layers.packing import Packing
 from pipeline.methods.spectran import SpectralAttention
-from pipeline.packing import Packing
 from pipeline.training.fit import Setting
 from pipeline.training.steps import loss_of
 from tests.composed import method

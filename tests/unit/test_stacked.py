@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from pipeline import config, naming
-from pipeline.data.batches import Batch, held_out
-from pipeline.draws import Draw, draw, drawn
 from pipeline.errors import DataError, DivergedError
 from pipeline.evaluation.ranks import rank
+from pipeline.layers.draws import Draw, draw, drawn
+from pipeline.layers.packing import Packing, fixed_shapes
 from pipeline.model import Method, Objective, Phase, SeqModel, Views
-from pipeline.packing import Packing, fixed_shapes
+from pipeline.sampling.batches import Batch, held_out
 from pipeline.training.fit import Checkpoint, Fitted, Progress, fit
 from pipeline.training.parameters import modules_of
 from pipeline.training.saved import saved_state

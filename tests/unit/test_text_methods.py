@@ -11,10 +11,9 @@ import torch.nn.functional as F
 
 from pipeline import config, naming
 from pipeline.backbones import sasrec
-from pipeline.data.batches import Batch, History
-from pipeline.draws import handed
 from pipeline.errors import ConfigError
 from pipeline.fusion import CrossViews
+from pipeline.layers.draws import handed
 from pipeline.layouts import Layout, Widths, widths
 from pipeline.methods import rlmrec, unisrec
 from pipeline.model import Method, Parts
@@ -26,6 +25,7 @@ from pipeline.objectives.alignment import (
     cosine_distance,
 )
 from pipeline.objectives.ranking import ranking_loss
+from pipeline.sampling.batches import Batch, History
 from pipeline.training.fit import fit, initialised
 from pipeline.training.saved import load_state, saved_state
 

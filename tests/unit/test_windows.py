@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Positions
-from pipeline.data.batches import epoch, held_out, next_items, windows
-from pipeline.data.negatives import Pool
 from pipeline.randomness import generator
+from pipeline.sampling.batches import epoch, held_out, next_items, windows
+from pipeline.sampling.negatives import Pool
 from pipeline.values import Sequences
 
 

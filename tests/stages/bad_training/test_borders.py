@@ -16,10 +16,10 @@ import torch
 import yaml
 
 from pipeline import artifacts
-from pipeline.data.batches import held_out
 from pipeline.experiment import Experiment
 from pipeline.model import Method
 from pipeline.params import load
+from pipeline.sampling.batches import held_out
 from pipeline.values import Catalog, Sequences
 from tests.stages.bad_training.toys import (
     BACKBONES,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Positions
-from pipeline.data.negatives import Pool
+from pipeline.sampling.negatives import Pool
 from pipeline.values import Sequences
 
 Split = Literal["valid", "test"]

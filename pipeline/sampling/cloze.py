@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.data.batches import History, Windows
+from pipeline.sampling.batches import History, Windows
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from pipeline.config import Local, Preprocess, Source
 from pipeline.errors import ConfigError
+from pipeline.params import scalar
 
 
 def shared_preprocess(text: str) -> tuple[str, dict[str, Any]] | None:
@@ -62,12 +63,6 @@ def block(
             lines.append(f"    <<: *{shared[0]}")
         lines += [f"    {key}: {scalar(value)}" for key, value in different.items()]
     return "\n".join([*lines, "  train: {}"]) + "\n"
-
-
-def scalar(value: Any) -> str:
-    """Return a value as one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False)
-    return text.removesuffix("\n...\n").strip()
 
 
 def insert(text: str, name: str, added: str, only: bool) -> str:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.dropout import dropout
+from pipeline.layers.dropout import dropout
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, p: float, training: bool) -> Tensor:

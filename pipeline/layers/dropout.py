@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.draws import Draw, drawn
+from pipeline.layers.draws import Draw, drawn
 
 
 def dropout(x: Tensor, p: float, training: bool, *, packed: bool = False) -> Tensor:

@@ -1,0 +1,1 @@
+"""`spectran add`: columns guessed, rows shown, a block written into params.yaml."""

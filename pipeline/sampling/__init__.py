@@ -1,0 +1,1 @@
+"""What a training step sees: windows of histories, cloze targets, drawn negatives."""
