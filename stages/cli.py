@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import inspect
 import os
 import pkgutil
 import sys
+import threading
 
 import typer
 
@@ -78,8 +80,18 @@ def _program(
 _program.__doc__ = HELP
 
 
+def interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Repeat a Ctrl-C that compiled code caught and could not raise: polars loses some."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        # Not at once: raised in here it would be lost again.
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """Run the program; exit codes: 0, 1 a bug, 2 a user's mistake, 130 Ctrl-C."""
+    sys.unraisablehook = interrupt_again
     # Progress and logs stay readable in pipes; numerical libraries must not phone home.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:

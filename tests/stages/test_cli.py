@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.params import read_yaml
-from stages.cli import ORDER, build
+from stages.cli import ORDER, build, interrupt_again
 from stages.command import COMMANDS
 from stages.run import Run
 
@@ -143,6 +145,19 @@ def test_text_from_files_does_not_steer_the_terminal(capsys: pytest.CaptureFixtu
     Run(name="ls").show({}, "red \x1b[31mname\x1b[2J\nnext")
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and shown.count("\n") == 2
+
+
+def test_an_interrupt_that_compiled_code_loses_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @ctypes.CFUNCTYPE(None)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()  # from C nothing can be raised: it returns as if nothing had happened
+        time.sleep(1)
 
 
 def test_a_closed_pipe_is_no_error() -> None:
