@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -68,6 +68,15 @@ LOSSES: dict[str, dict[str, Any]] = {
     "bce": SAMPLED,
     "gbce": {**SAMPLED, "calibration": 0.75},
 }
+
+
+def distinct(blocks: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Return the first block of a method of those that differ in their values of `train` only."""
+    first: dict[str, str] = {}
+    for name in blocks:
+        settings = naming.settings("methods", name, blocks)
+        first.setdefault(f"{naming.file_of('methods', name, blocks)} {settings}", name)
+    return list(first.values())
 
 
 def loss(name: str) -> Loss:

@@ -21,6 +21,7 @@ from pipeline.sampling.batches import History, held_out
 from pipeline.training.fit import fit, initialised
 from pipeline.training.saved import load_state, saved_state, terms_of
 from pipeline.values import Sequences
+from tests.composed import distinct
 
 BLOCKS = read_yaml(Path("params.yaml"))["methods"]
 FILES = naming.names("methods")
@@ -30,14 +31,7 @@ def module_of(name: str) -> ModuleType:
     return naming.module("methods", naming.file_of("methods", name, BLOCKS))
 
 
-def composed_alike(name: str) -> tuple[str, str]:
-    """What `build` sees of a block: `train` is the same for all here."""
-    return naming.file_of("methods", name, BLOCKS), str(naming.settings("methods", name, BLOCKS))
-
-
-FIRST = {composed_alike(name): name for name in reversed(BLOCKS)}.values()
-"""One block of those that differ in their values of `train` only."""
-TRAINED = [n for n in BLOCKS if n in FIRST and not naming.is_untrained(module_of(n))]
+TRAINED = [name for name in distinct(BLOCKS) if not naming.is_untrained(module_of(name))]
 CASES = [(name, "sasrec") for name in TRAINED] + [("id", "bert4rec"), ("spectran", "bert4rec")]
 """Every method with next-item targets, and two with cloze targets."""
 

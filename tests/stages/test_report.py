@@ -16,6 +16,7 @@ import yaml
 from pipeline import artifacts
 from pipeline.cells import cells
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.files import sha256_file
 from pipeline.params import load
 from pipeline.reporting.methods import described
 from stages.evaluate import evaluate
@@ -272,7 +273,8 @@ def test_data_of_another_preprocess_are_refused(evaluated, command, old, new, sa
     """A seed that nothing draws with changes no number."""
     tiny = TinyInputs()
     settings = evaluated.params.dataset("demo").preprocess.model_dump()
-    tiny.sequences.save(evaluated.root, "demo", settings)
+    evaluated.sequences = sha256_file(tiny.sequences.save(evaluated.root, "demo", settings))
+    evaluated.save_all()
     text = evaluated.params_path.read_text()
     evaluated.params_path.write_text(text.replace(old, new, 1))
     tried = run_stage(evaluated, command)
@@ -286,7 +288,8 @@ def test_data_of_another_preprocess_are_refused(evaluated, command, old, new, sa
 
 @pytest.mark.parametrize("command", ["report", "evaluate"])
 def test_data_that_do_not_tell_their_preprocess_are_taken(evaluated, command):
-    TinyInputs().sequences.save(evaluated.root, "demo", {})
+    evaluated.sequences = sha256_file(TinyInputs().sequences.save(evaluated.root, "demo", {}))
+    evaluated.save_all()
     run_stage(evaluated, command)()
 
 

@@ -17,11 +17,12 @@ from pipeline import artifacts, naming
 from pipeline.params import read_yaml
 from pipeline.values import Catalog, Sequences
 from stages.cli import build
+from tests.composed import distinct
 
 APP = build()
 ITEMS, USERS, EVENTS, WIDTH = 12, 10, 6, 4
 WRITTEN = read_yaml(Path("params.yaml"))
-METHODS = list(WRITTEN["methods"])
+METHODS = distinct(WRITTEN["methods"])
 FILES = naming.names("methods")
 BACKBONES = ("sasrec", "bert4rec", "hstu")
 SPECTRAL = {"llminit", "llminit_equal", "alphafuse", "alphafuse_cover", "svd", "llm_esr"}
