@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from pipeline.cells import PARTS
 
 FILES = (Path("README.md"), Path("artifacts/report/cards/README.md"))
 LINK = re.compile(r"\[[^]]+\]\(([\w/]+/card\.md)\) \(([\d,]+) users\)")
@@ -133,3 +136,32 @@ def test_spectra_are_those_of_the_cards() -> None:
             assert match and match.groups() == numbers[method], (method, text)
             compared += 1
     assert compared >= 20
+
+
+def test_widths_are_those_of_the_card() -> None:
+    part = FILES[1].read_text().split("## Width of")[1].split("\n## ")[0]
+    found = re.search(r"\]\(([\w/]+/card\.md)\)", part)
+    assert found is not None
+    card = FILES[1].parent / found[1]
+    made = json.loads(card.with_name("provenance.json").read_text())["datasets"]["office"]["cells"]
+    widths = {
+        entry["cell"]: str(entry["params"]["train"]["width"])
+        for entry in made
+        if entry["params"]["train"]
+    }
+    with card.with_name("card.csv").open(newline="") as file:
+        known = {
+            (row["method"], widths["/".join(row[name] for name in PARTS)]): [
+                short(row[name]) for name in ("mean", "low", "high")
+            ]
+            for row in csv.DictReader(file)
+            if (row["split"], row["slice"], row["metric"], row["k"])
+            == ("test", "all", "ndcg", "20")
+        }
+    head, _, *lines = [line.strip("| ").split(" | ") for line in part.splitlines() if "|" in line]
+    shown = {
+        (first.strip("`"), width): re.findall(r"\.\d{4}", text)
+        for first, *values in lines
+        for width, text in zip(head, values, strict=True)
+    }
+    assert shown == known
