@@ -113,15 +113,6 @@ def _texts(parts: nn.ModuleList) -> list[Tensor]:
     return texts
 
 
-def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    """Return a layer that starts uniform within gain / sqrt(inputs); torch's default is gain 1."""
-    made = nn.Linear(inputs, outputs)
-    bound = gain / inputs**0.5
-    for parameter in made.parameters():
-        nn.init.uniform_(parameter, -bound, bound)
-    return made
-
-
 def text_rows(semantic: SemanticEmbeddings, norm: float) -> Tensor:
     """Return the text of all items [N, H], scaled as a whole to this norm on average.
 

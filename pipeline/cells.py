@@ -114,11 +114,16 @@ def all_cells(grid: Grid) -> list[Cell]:
     return [cell for dataset in grid.dataset for cell in cells(grid, dataset)]
 
 
+def finished(root: Path, params: Params, cell: Cell) -> bool:
+    """Whether every seed of a cell has ranks."""
+    paths = (RANKS.path(root, **cell.fields, seed=seed) for seed in cell.seeds(params))
+    return all(path.exists() for path in paths)
+
+
 def unfinished(root: Path, params: Params, dataset: str) -> Iterator[Cell]:
     """Yield the cells of a data set of which a seed has no ranks yet, in the order of the grid."""
     for cell in cells(params.grid, dataset):
-        paths = [RANKS.path(root, **cell.fields, seed=seed) for seed in cell.seeds(params)]
-        if not all(path.exists() for path in paths):
+        if not finished(root, params, cell):
             yield cell
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pipeline.spectral.decompose import Basis
     from pipeline.tensorfile import Rows
 
-PLOT = "spectrum.svg"
-
 
 @command(
     "spectran spectrum demo minilm",
@@ -36,7 +34,8 @@ def spectrum(
     """
     from pipeline import artifacts, tensorfile
     from pipeline.agreement import refuse_other_text
-    from pipeline.files import TEMPORARY, remove_orphans, write_atomic
+    from pipeline.files import TEMPORARY, write_atomic
+    from pipeline.inventory import PICTURE
     from pipeline.spectral.decompose import decompose
     from pipeline.spectral.plot import energy_svg
     from pipeline.spectral.stats import describe
@@ -55,7 +54,7 @@ def spectrum(
         raise rows.fail(f"holds {rows.shape[0] - 1} rows but there are {len(catalog)} items.")
     refuse_other_text(run.root, run.params, dataset, encoder, rows.metadata["params"])
     stats_path = artifacts.SPECTRUM_STATS.path(run.target, **cell)
-    plot_path = stats_path.parent / PLOT
+    plot_path = stats_path.parent / PICTURE
     paths = [artifacts.SPECTRUM.path(run.target, view=view, **cell) for view in views]
     memory_bytes, disk_bytes = _needs(rows.shape, len(views))
     if run.plan(
@@ -65,7 +64,6 @@ def spectrum(
         disk_bytes=disk_bytes,
     ):
         return
-    remove_orphans(run.target / TEMPORARY)
     run.log_to(dataset, encoder)
     with run.progress("decompose", 2 * len(catalog), "items") as advance:
         bases = decompose(rows, views, settings.cutoff, advance)

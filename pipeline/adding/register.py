@@ -83,8 +83,8 @@ def insert(text: str, name: str, added: str, only: bool) -> str:
             "params.yaml: datasets: expected an indented block. Add the block by hand."
         )
     column = datasets.lc.key(next(iter(datasets)))[1]
-    block = [" " * column + line + newline for line in added.splitlines()]
-    lines.insert(end, newline + "".join(block))
+    indented = [" " * column + line + newline for line in added.splitlines()]
+    lines.insert(end, newline + "".join(indented))
     place, column = tree["grid"].lc.value("dataset")
     names = [name] if only else [*tree["grid"]["dataset"], name]
     if start < place:

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.adapters import TextMap, linear, text_rows
+from pipeline.adapters import TextMap, text_rows
 from pipeline.layers.dropout import dropout
+from pipeline.layers.linear import uniform_linear
 from pipeline.model import Inputs, Method, MethodConfig, Parts, single
 
 NEEDS = ("semantic",)
@@ -42,7 +43,7 @@ class Layer(nn.Module):
     def __init__(self, inputs: int, outputs: int, dropout: float, config: Config) -> None:
         super().__init__()
         self.dropout = dropout
-        self.project = linear(inputs, outputs, config.init_gain)
+        self.project = uniform_linear(inputs, outputs, config.init_gain)
         if config.init == "xavier":
             nn.init.xavier_normal_(self.project.weight, config.init_gain)
             nn.init.zeros_(self.project.bias)

@@ -21,7 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.adapters import TextMap, linear
+from pipeline.adapters import TextMap
+from pipeline.layers.linear import uniform_linear
 from pipeline.model import Inputs, Method, MethodConfig, Parts, single
 from pipeline.spectral.whiten import Kind, whiten, whiten_groups
 
@@ -48,9 +49,11 @@ class Config(MethodConfig):
 def head(kind: Literal["linear", "mlp"], inputs: int, outputs: int, gain: float) -> nn.Module:
     """Return the head, [..., inputs] to [..., outputs]."""
     if kind == "linear":
-        return nn.Sequential(linear(inputs, outputs, gain), nn.GELU())
+        return nn.Sequential(uniform_linear(inputs, outputs, gain), nn.GELU())
     hidden = inputs // 2
-    return nn.Sequential(linear(inputs, hidden, gain), nn.ReLU(), linear(hidden, outputs, gain))
+    return nn.Sequential(
+        uniform_linear(inputs, hidden, gain), nn.ReLU(), uniform_linear(hidden, outputs, gain)
+    )
 
 
 class Summed(nn.Module):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import artifacts, naming
-from pipeline.cells import NONE, Cell, cells
+from pipeline.cells import NONE, Cell, cells, finished
 from pipeline.config import Params
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.outcomes import Outcomes, load_grid, made_otherwise
@@ -110,7 +110,7 @@ class _Gathered:
     ) -> _Gathered:
         """Read ranks below root, and the cells of the card's block that are not among them."""
         wanted = cells(params.grid, dataset)
-        ranked = [cell for cell in wanted if _ranked(root, cell, params)]
+        ranked = [cell for cell in wanted if finished(root, params, cell)]
         found = load_grid(root, params, ranked or wanted)
         fresh = {str(cell) for cell in ranked}
         seen_items = params.evaluate.seen_items
@@ -134,12 +134,6 @@ class _Gathered:
         held = fresh | {entry["cell"] for entry in kept}
         missing = [cell for cell in wanted if str(cell) not in held]
         return cls(found, kept, missing, ranks, found[0].items)
-
-
-def _ranked(root: Path, cell: Cell, params: Params) -> bool:
-    return all(
-        artifacts.RANKS.path(root, **cell.fields, seed=seed).exists() for seed in cell.seeds(params)
-    )
 
 
 def _refuse_unlike(entry: Mapping[str, Any], fresh: Outcomes, params: Params) -> None:
