@@ -39,7 +39,7 @@ def sides(arguments: argparse.Namespace) -> list[Any]:
     from pipeline import naming
     from pipeline.cells import NONE
     from pipeline.evaluation.ranks import count, questions
-    from pipeline.experiment import Experiment
+    from pipeline.experiment.prepared import Experiment
     from pipeline.model import Method
     from pipeline.params import load
     from pipeline.sampling.batches import held_out

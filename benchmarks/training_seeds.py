@@ -63,7 +63,7 @@ def cell(arguments: argparse.Namespace) -> Any:
     """Return the cell, whose training never stops early."""
     import yaml
 
-    from pipeline.experiment import Experiment
+    from pipeline.experiment.prepared import Experiment
     from pipeline.params import load
 
     changes = dict(pair.split("=", 1) for pair in arguments.set)

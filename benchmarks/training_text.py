@@ -23,7 +23,7 @@ LIMIT = 1.5
 
 def compare(arguments: argparse.Namespace) -> int:
     """Alternate epochs of `spectran` and `id`; return 1 when text costs more than its limit."""
-    from pipeline.experiment import Experiment
+    from pipeline.experiment.prepared import Experiment
     from pipeline.model import Method
     from pipeline.params import load
     from pipeline.training.fit import deterministic, fit, initialised

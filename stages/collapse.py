@@ -24,7 +24,7 @@ def collapse(
 
     from pipeline import artifacts
     from pipeline.cells import Cell, cells, refuse_leftovers
-    from pipeline.experiment import Experiment
+    from pipeline.experiment.prepared import Experiment
     from pipeline.spectral.collapse import summarise
     from pipeline.values import Catalog
 

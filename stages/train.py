@@ -15,7 +15,7 @@ from stages.run import Run, pick_device, warn
 
 if TYPE_CHECKING:
     from pipeline.config import Params
-    from pipeline.experiment import Experiment
+    from pipeline.experiment.prepared import Experiment
     from pipeline.training.fit import Log
     from pipeline.training.store import SeedStore
 
@@ -75,7 +75,7 @@ def train(
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable sums on CUDA
     from pipeline.cells import Cell
-    from pipeline.experiment import Experiment
+    from pipeline.experiment.prepared import Experiment
     from pipeline.precedence import warnings
     from pipeline.training.fit import deterministic
 
@@ -250,7 +250,7 @@ class _Alone:
 
     def __call__(self, *, log: Log, advance: Callable[[int], None]) -> None:
         from pipeline.errors import DivergedError
-        from pipeline.experiment import Experiment
+        from pipeline.experiment.prepared import Experiment
         from pipeline.training.fit import deterministic
 
         deterministic("cpu", self.threads)

@@ -18,7 +18,7 @@ from pipeline import artifacts
 from pipeline.cells import PARTS, Cell
 from pipeline.config import Params
 from pipeline.errors import ConfigError, DataError, DivergedError, SpectranError
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.naming import TRAIN
 from pipeline.training.fit import Log
 from pipeline.training.store import SeedStore, key

@@ -93,7 +93,7 @@ def test_scores_cover_the_catalogue(name: str, params: config.Params, inputs: An
 
 
 def test_undeclared_input_is_refused(tmp_path: Path) -> None:
-    from pipeline.inputs import CellInputs
+    from pipeline.experiment.inputs import CellInputs
 
     with pytest.raises(AssertionError, match="NEEDS does not list"):
         CellInputs(tmp_path, "demo", "hash", ("semantic",)).spectrum("unit")

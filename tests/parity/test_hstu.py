@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline import config
 from pipeline.backbones import hstu
 from pipeline.errors import ConfigError
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.model import Method, Parts
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load

@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline import artifacts
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.params import load
 from pipeline.spectral.collapse import summarise
 from stages.cli import build

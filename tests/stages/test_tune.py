@@ -19,7 +19,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.tuning.journal import Journal, opened
 from pipeline.values import Sequences
 from stages.cli import build

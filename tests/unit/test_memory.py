@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline import config, naming
 from pipeline.backbones import sasrec
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.model import Parts
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load, read_yaml

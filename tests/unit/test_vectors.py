@@ -21,7 +21,7 @@ from safetensors.torch import save_file as save_torch
 from pipeline.config import Params, Vectors
 from pipeline.encoders.vectors import Joined, Matched, join
 from pipeline.errors import ConfigError, DataError, SpectranError
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.strict import build
 
 WIDTH = 3

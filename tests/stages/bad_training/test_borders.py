@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from pipeline import artifacts
-from pipeline.experiment import Experiment
+from pipeline.experiment.prepared import Experiment
 from pipeline.model import Method
 from pipeline.params import load
 from pipeline.sampling.batches import held_out

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -16,23 +15,27 @@ import torch
 
 from pipeline import artifacts, naming
 from pipeline.agreement import refuse_other_inputs
-from pipeline.cells import NONE, UNTRAINED_SEEDS, Cell, unlisted_view
+from pipeline.cells import UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
-from pipeline.errors import ArtifactError, ConfigError, DataError, DivergedError
+from pipeline.errors import ArtifactError, DataError, DivergedError
 from pipeline.evaluation.ranks import CHUNK_BYTES, rank, table
+from pipeline.experiment.inputs import CellInputs
+from pipeline.experiment.item_vectors import ItemVectors, item_vectors
+from pipeline.experiment.parts import (
+    builder,
+    code_of,
+    refuse_absent_times,
+    refuse_misfit,
+    refuse_unlisted_views,
+)
 from pipeline.files import sha256_file
-from pipeline.inputs import CellInputs
-from pipeline.item_vectors import ItemVectors, item_vectors
 from pipeline.model import (
     Backbone,
     Method,
     MethodConfig,
-    Objective,
-    Parts,
     Scorer,
     Untrained,
 )
-from pipeline.objectives.ranking import ranking_loss
 from pipeline.sampling.batches import SPLITS, held_out, windows
 from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
 from pipeline.training.memory import per_history
@@ -69,18 +72,18 @@ class Experiment:
         train = params.train_for(cell["dataset"], cell["backbone"], cell["method"])
         method = naming.settings("methods", cell["method"], params.methods)
         backbone = naming.settings("backbones", cell["backbone"], params.backbones)
-        found = _module("methods", cell["method"], params.methods)
-        encoder_code = _module("backbones", cell["backbone"], params.backbones)
+        found = code_of("methods", cell["method"], params.methods)
+        encoder_code = code_of("backbones", cell["backbone"], params.backbones)
         needs = naming.needs(found, method)
         trained = not naming.is_untrained(found)
-        _fits(params, cell, bool(needs), trained)
+        refuse_misfit(params, cell, bool(needs), trained)
         inputs = CellInputs(root, cell["dataset"], cell["encoder"], needs)
         if len(inputs.catalog) < 2:
             raise DataError(one_item(cell["dataset"]))
         try:
             inputs.check()
         except ArtifactError:
-            _views_listed(params, cell, needs)
+            refuse_unlisted_views(params, cell, needs)
             raise
         refuse_other_inputs(root, params, cell["dataset"], cell["encoder"], needs)
         _ = inputs.sequences
@@ -88,8 +91,8 @@ class Experiment:
         if trained:
             # Refuses sizes that do not fit.
             built: Backbone = encoder_code.build(backbone, train.width, train.dropout, key)
-            _has_times(cell, built, inputs)
-        build = _builder(found, encoder_code, method, backbone, inputs, train, key)
+            refuse_absent_times(cell, built, inputs)
+        build = builder(found, encoder_code, method, backbone, inputs, train, key)
         code = (Path(str(found.__file__)), Path(str(encoder_code.__file__)))
         held = 0
         if hasattr(found, "held"):
@@ -313,82 +316,3 @@ class Experiment:
             held = held_out(data, split, times=times)
             counts.append((split, held, rank(scorer, held, length, data.num_items, device)))
         return table(counts, data.train_counts())
-
-
-def _module(kind: str, name: str, blocks: Mapping[str, dict[str, Any]]) -> ModuleType:
-    return naming.module(kind, naming.file_of(kind, name, blocks))
-
-
-def _builder(
-    found: ModuleType,
-    encoder_code: ModuleType,
-    method: MethodConfig,
-    backbone: MethodConfig,
-    inputs: CellInputs,
-    train: TrainConfig,
-    width_key: str,
-) -> Callable[[], Method | Untrained]:
-    """Return what puts the cell's parts together; every call draws new initial values."""
-
-    def sequence_encoder(width: int) -> Backbone:
-        key = width_key if width == train.width else f"a part of {width_key} {train.width}"
-        built = encoder_code.build(backbone, width, train.dropout, key)
-        assert isinstance(built, Backbone)
-        return built
-
-    def ranking() -> Objective:
-        return ranking_loss(train.loss, inputs.sequences.train_counts())
-
-    parts = Parts(train, sequence_encoder, ranking, width_key)
-
-    def build() -> Method | Untrained:
-        made = found.build(method, inputs, parts)
-        assert isinstance(made, Method | Untrained)
-        return made
-
-    return build
-
-
-def _has_times(cell: Mapping[str, str], backbone: Backbone, inputs: CellInputs) -> None:
-    """Raise ConfigError when the backbone reads times that the data set does not have."""
-    if backbone.reads_times and inputs.sequences.times is None:
-        raise ConfigError(
-            f"params.yaml: backbones.{cell['backbone']} reads the times of events, but data set "
-            f"{cell['dataset']} has no times: its log knows only an order, or misses the time of "
-            "some event. Turn the setting off that reads times, or use another backbone."
-        )
-
-
-def _views_listed(params: Params, cell: Mapping[str, str], needs: tuple[str, ...]) -> None:
-    """Raise ConfigError when the cell reads a view of the spectrum that `spectran spectrum` skips.
-
-    The command that a missing file names would then not make it.
-    """
-    for view in naming.views(needs):
-        if view not in params.spectrum.views:
-            raise ConfigError(unlisted_view(view, params.spectrum.views, [Cell(**cell)]))
-
-
-def _fits(params: Params, cell: Mapping[str, str], reads_text: bool, trained: bool) -> None:
-    """Raise ConfigError unless method, encoder and backbone belong together."""
-    encoder, backbone = cell["encoder"], cell["backbone"]
-    if reads_text and encoder != NONE:
-        params.encoder(encoder)
-    mistakes = []
-    if reads_text and encoder == NONE:
-        mistakes.append(f"reads item text: name an encoder instead of `{NONE}`")
-        encoder = next(iter(params.encoders), "ENCODER")
-    elif not reads_text and encoder != NONE:
-        mistakes.append(f"reads no text, so its encoder is `{NONE}`, found {encoder}")
-        encoder = NONE
-    if trained and backbone == NONE:
-        mistakes.append(f"is trained: name a backbone instead of `{NONE}`")
-        # One that the grid trains is likelier meant than the first in the file.
-        known = [*params.grid.plain.backbone, *params.grid.text.backbone, *params.backbones]
-        backbone = next((name for name in known if name != NONE), "BACKBONE")
-    elif not trained and backbone != NONE:
-        mistakes.append(f"is not trained, so its backbone is `{NONE}`, found {backbone}")
-        backbone = NONE
-    if mistakes:
-        command = f"spectran train {cell['dataset']} {encoder} {backbone} {cell['method']}"
-        raise ConfigError(f"methods.{cell['method']} {', and '.join(mistakes)}. Run: {command}")
