@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.training.fit import Checkpoint, Progress
+    from pipeline.training.progress import Checkpoint, Progress
 
 
 class Clock:
@@ -44,7 +44,7 @@ class Clock:
 
 def one_more_epoch() -> Checkpoint:
     """Return what keeps progress between calls of `fit`, so that each trains one more epoch."""
-    from pipeline.training.fit import Checkpoint
+    from pipeline.training.progress import Checkpoint
 
     class Memory(Checkpoint):
         progress: Progress | None = None

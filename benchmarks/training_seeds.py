@@ -79,7 +79,8 @@ def cell(arguments: argparse.Namespace) -> Any:
 
 def one_seed(arguments: argparse.Namespace, seed: int, *, log: Any, advance: Any) -> None:
     """Be a child: train one seed."""
-    from pipeline.training.fit import Checkpoint, deterministic
+    from pipeline.training.fit import deterministic
+    from pipeline.training.progress import Checkpoint
 
     work = cell(arguments)
     deterministic(arguments.device, 1)
@@ -105,7 +106,8 @@ def compare(arguments: argparse.Namespace) -> int:
     """Alternate the ways to train several seeds; on CUDA return 1 beyond the limit."""
     import torch
 
-    from pipeline.training.fit import Checkpoint, deterministic
+    from pipeline.training.fit import deterministic
+    from pipeline.training.progress import Checkpoint
     from pipeline.training.stacked import fit_together
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

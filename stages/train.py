@@ -16,7 +16,7 @@ from stages.run import Run, pick_device, warn
 if TYPE_CHECKING:
     from pipeline.config import Params
     from pipeline.experiment.prepared import Experiment
-    from pipeline.training.fit import Log
+    from pipeline.training.progress import Log
     from pipeline.training.store import SeedStore
 
 TOLD = ("seconds", "best_epoch", "epochs", "rank_seconds", "rank_users")

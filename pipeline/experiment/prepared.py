@@ -37,10 +37,12 @@ from pipeline.model import (
     Untrained,
 )
 from pipeline.sampling.batches import SPLITS, held_out, windows
-from pipeline.training.fit import Checkpoint, Fitted, Log, fit, initialised, one_item
+from pipeline.training.fit import Fitted, fit, initialised
 from pipeline.training.memory import per_history
 from pipeline.training.parameters import Trained, modules_of, trained_numbers
+from pipeline.training.progress import Checkpoint, Log
 from pipeline.training.saved import load_state, saved_state
+from pipeline.training.setting import one_item
 from pipeline.training.steps import LOSS
 
 

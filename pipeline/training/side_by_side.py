@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ResourceError
-from pipeline.training.fit import Log
+from pipeline.training.progress import Log
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue

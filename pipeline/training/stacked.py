@@ -24,9 +24,11 @@ from pipeline.config import TrainConfig
 from pipeline.errors import DivergedError
 from pipeline.model import Method, Phase
 from pipeline.randomness import derive
-from pipeline.training.fit import Checkpoint, Fitted, Log, Progress, Setting, kept
+from pipeline.training.fit import Fitted
 from pipeline.training.parameters import modules_of
+from pipeline.training.progress import Checkpoint, Log, Progress, kept
 from pipeline.training.recorded import Recorded, joined
+from pipeline.training.setting import Setting
 from pipeline.training.steps import (
     adam,
     adapters,

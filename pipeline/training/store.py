@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import sha256_file, write_atomic
-from pipeline.training.fit import Checkpoint, Progress
+from pipeline.training.progress import Checkpoint, Progress
 
 STATE = "state.safetensors"
 DONE = "done.json"

@@ -20,7 +20,7 @@ from pipeline.config import Params
 from pipeline.errors import ConfigError, DataError, DivergedError, SpectranError
 from pipeline.experiment.prepared import Experiment
 from pipeline.naming import TRAIN
-from pipeline.training.fit import Log
+from pipeline.training.progress import Log
 from pipeline.training.store import SeedStore, key
 from pipeline.tuning import journal
 from pipeline.tuning.journal import Journal, Trial

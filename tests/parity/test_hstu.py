@@ -22,7 +22,8 @@ from pipeline.model import Method, Parts
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.params import load
 from pipeline.sampling.batches import History
-from pipeline.training.fit import Checkpoint, fit, initialised
+from pipeline.training.fit import fit, initialised
+from pipeline.training.progress import Checkpoint
 from pipeline.values import Catalog, Sequences
 
 RECORDED = json.loads(Path(__file__).with_name("hstu.json").read_text())

@@ -17,7 +17,8 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.sampling.batches import Batch
-from pipeline.training.fit import Checkpoint, Progress, fit, initialised
+from pipeline.training.fit import fit, initialised
+from pipeline.training.progress import Checkpoint, Progress
 from pipeline.training.saved import saved_state
 from tests import composed
 from tests.composed import method

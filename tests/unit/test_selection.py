@@ -12,8 +12,9 @@ from pipeline.config import InfoNCELoss
 from pipeline.model import Method
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.training import selection
-from pipeline.training.fit import Setting, fit
+from pipeline.training.fit import fit
 from pipeline.training.selection import select, selects
+from pipeline.training.setting import Setting
 from pipeline.training.steps import loss_of
 from tests import composed
 from tests.composed import method

@@ -14,7 +14,7 @@ from pipeline.layers.attention import attend
 from pipeline.layers.cosine import unit_rows
 from pipeline.layers.packing import Packing
 from pipeline.methods.spectran import SpectralAttention
-from pipeline.training.fit import Setting
+from pipeline.training.setting import Setting
 from pipeline.training.steps import loss_of
 from tests.composed import method
 

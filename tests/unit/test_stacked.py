@@ -21,8 +21,9 @@ from pipeline.layers.draws import Draw, draw, drawn
 from pipeline.layers.packing import Packing, fixed_shapes
 from pipeline.model import Method, Objective, Phase, SeqModel, Views
 from pipeline.sampling.batches import Batch, held_out
-from pipeline.training.fit import Checkpoint, Fitted, Progress, fit
+from pipeline.training.fit import Fitted, fit
 from pipeline.training.parameters import modules_of
+from pipeline.training.progress import Checkpoint, Progress
 from pipeline.training.saved import saved_state
 from pipeline.training.stacked import fit_together, stackable
 from tests import composed
