@@ -165,7 +165,7 @@ from pathlib import Path
 import torch
 from pipeline.params import load
 from pipeline.training.store import SeedStore
-from stages.train import _Alone
+from stages.seeds import _Alone
 
 path = Path(sys.argv[1])
 cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
