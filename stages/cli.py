@@ -44,7 +44,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for module in pkgutil.iter_modules(stages.__path__):
-        if module.name not in ("cli", "command", "run", "seeds"):
+        if module.name != "cli":
             importlib.import_module(f"stages.{module.name}")
     groups: dict[str, typer.Typer] = {}
     known = {name: place for place, name in enumerate(ORDER)}

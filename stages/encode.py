@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.command import command
+from stages.embeddings import describe_embeddings, embedding_paths, write_embeddings
 from stages.run import Run, pick_device
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from pipeline.config import Transform, Vectors
+    from pipeline.config import Vectors
     from pipeline.config.text import AnyEncoder, TextEncoder
     from pipeline.data.text import ItemText
     from pipeline.encoders.stream import Encoding
@@ -100,7 +101,7 @@ def _encode(
         survey = encoding.survey()
         if run.plan(
             reads=[_items(run, dataset)],
-            writes=_paths(run, dataset, encoder),
+            writes=embedding_paths(run, dataset, encoder),
             memory_bytes=(engine.memory_bytes() if survey.missing else 0) + WINDOW_BYTES,
             disk_bytes=(len(text) + 1 + survey.missing) * engine.width * 4,
             device=device,
@@ -109,11 +110,13 @@ def _encode(
         run.log_to(dataset, encoder)
         _warn(run, dataset, encoder, spec, meaning, survey.blank, len(text))
         chunks = _chunks(run, encoding, spec, survey.missing, workers, device)
-        _write(run, chunks, text, spec, meaning, dataset, encoder)
+        write_embeddings(run, chunks, text, spec, meaning, dataset, encoder)
         found = {**encoding.texts(), "blank": survey.blank}
     run.log("rows", items=len(text), distinct=found["distinct"], encoded=encoding.encoded)
     done = f"{encoding.encoded} texts encoded"
-    _finish(run, text, {"texts": found}, done, dataset, encoder, encoded=encoding.encoded)
+    describe_embeddings(
+        run, text, {"texts": found}, done, dataset, encoder, encoded=encoding.encoded
+    )
 
 
 def _join(run: Run, spec: Vectors, text: ItemText, dataset: str, encoder: str) -> None:
@@ -125,7 +128,7 @@ def _join(run: Run, spec: Vectors, text: ItemText, dataset: str, encoder: str) -
     size_bytes = (len(text) + 1) * spec.width * 4
     if run.plan(
         reads=[_items(run, dataset), expand(spec.path, run.base)],
-        writes=_paths(run, dataset, encoder),
+        writes=embedding_paths(run, dataset, encoder),
         memory_bytes=WINDOW_BYTES + 200 * len(text),
         disk_bytes=2 * size_bytes,
     ):
@@ -142,24 +145,17 @@ def _join(run: Run, spec: Vectors, text: ItemText, dataset: str, encoder: str) -
             f"{dataset}: {lacking} of {found.items} items have no vector in {spec.path}; they get "
             f"the mean of all others. First: {', '.join(map(repr, found.missing))}. All: {listed}"
         )
-    _write(run, joined.rows(), text, spec, joined.identity, dataset, encoder)
+    write_embeddings(run, joined.rows(), text, spec, joined.identity, dataset, encoder)
     met = {"matched": found.matched, "missing": lacking, "unused": found.unused}
     run.log("joined", items=found.items, **met)
     share = f"{found.matched / found.items:.1%} of the items matched, {found.unused} rows unused"
-    _finish(run, text, {"vectors": met}, share, dataset, encoder, **met)
+    describe_embeddings(run, text, {"vectors": met}, share, dataset, encoder, **met)
 
 
 def _items(run: Run, dataset: str) -> Path:
     from pipeline import artifacts
 
     return artifacts.ITEMS.path(run.root, dataset=dataset)
-
-
-def _paths(run: Run, dataset: str, encoder: str) -> list[Path]:
-    from pipeline import artifacts
-
-    cell = {"dataset": dataset, "encoder": encoder}
-    return [a.path(run.target, **cell) for a in (artifacts.SEMANTIC, artifacts.SEMANTIC_STATS)]
 
 
 def _warn(
@@ -246,123 +242,3 @@ def _progress(run: Run, missing: int) -> Iterator[Callable[[int, int], None]]:
         yield advance
     if texts:
         run.log("speed", **speed())
-
-
-def _transformed(
-    run: Run, chunks: Iterable[np.ndarray], transform: Transform
-) -> Iterator[np.ndarray]:
-    """Yield all rows at once, changed into a control."""
-    import numpy as np
-
-    from pipeline.encoders.transform import apply, mean_cosine
-
-    rows = np.concatenate(list(chunks))
-    changed = apply(rows, transform)
-    before, after = mean_cosine(rows), mean_cosine(changed)
-    run.log("transform", kind=transform.kind, mean_cosine=after, mean_cosine_before=before)
-    yield changed
-
-
-def _write(
-    run: Run,
-    chunks: Iterable[np.ndarray],
-    text: ItemText,
-    spec: AnyEncoder,
-    identity: Mapping[str, Any],
-    dataset: str,
-    encoder: str,
-) -> None:
-    """Write the rows in the order of the items, below a row of zeros."""
-    import numpy as np
-
-    from pipeline import artifacts, tensorfile
-
-    if spec.transform is not None:
-        chunks = _transformed(run, chunks, spec.transform)
-    # Absent where nothing is transformed: the plain file's bytes do not know of controls.
-    block = spec.model_dump(mode="json", exclude={"transform"} if spec.transform is None else set())
-    with tensorfile.write(
-        artifacts.SEMANTIC,
-        run.target,
-        {"values": (len(text) + 1, spec.width)},
-        items=text.fingerprint,
-        params={"encoder": block, "identity": identity},
-        dataset=dataset,
-        encoder=encoder,
-    ) as writer:
-        writer.put("values", np.zeros((1, spec.width), np.float32))
-        row = 1
-        for chunk in chunks:
-            writer.put("values", chunk, row)
-            row += len(chunk)
-
-
-def _finish(
-    run: Run,
-    text: ItemText,
-    origin: Mapping[str, Any],
-    done: str,
-    dataset: str,
-    encoder: str,
-    **numbers: int,
-) -> None:
-    """Write what the vectors look like, and say it."""
-    from pipeline import artifacts, tensorfile
-    from pipeline.encoders.diagnostics import neighbours, norms, sample
-
-    cell = {"dataset": dataset, "encoder": encoder}
-    rows = tensorfile.open_rows(artifacts.SEMANTIC, run.target, "values", **cell)
-    chosen = sample(len(text))
-    near = neighbours(rows, chosen)
-    names = text.describe([*chosen, *(row for found in near for row, _ in found)])
-
-    def named(row: int) -> dict[str, str]:
-        raw, shown = names[row]
-        return {"raw_item": raw, "text": shown}
-
-    content = {
-        "items": len(text),
-        "width": rows.shape[1],
-        **origin,
-        "rows": norms(rows),
-        "neighbours": [
-            {
-                **named(row),
-                "nearest": [{**named(other), "cosine": cosine} for other, cosine in found],
-            }
-            for row, found in zip(chosen, near, strict=True)
-        ],
-    }
-    artifacts.save_json(artifacts.SEMANTIC_STATS, run.target, content, **cell)
-    run.say(_summary(content))
-    run.done(
-        _paths(run, dataset, encoder),
-        f"{len(text)} items x {rows.shape[1]}, {done}",
-        f"spectran spectrum {dataset} {encoder}",
-        items=len(text),
-        diagnostics=content,
-        **numbers,
-    )
-
-
-def _summary(content: Mapping[str, Any]) -> str:
-    """Return what the vectors look like, for a person."""
-    norm, cosine = content["rows"]["norm"], content["rows"]["mean_cosine"]
-    parts = [
-        f"norms {norm['min']:.3g} to {norm['max']:.3g}",
-        "mean cosine -" if cosine is None else f"mean cosine {cosine:.3f}",
-    ]
-    if texts := content.get("texts"):
-        parts.append(f"{texts['distinct']} distinct texts")
-        if tokens := texts["tokens"]:
-            parts.append(f"{tokens['median']} tokens in the median, {tokens['max']} at most")
-        parts.append(f"{texts['cut']} cut")
-    lines = ["encode: " + ", ".join(parts)]
-    for item in content["neighbours"]:
-        if item["nearest"]:
-            nearest = item["nearest"][0]
-            lines.append(
-                f"  nearest to {item['text'][:50]!r}: {nearest['text'][:50]!r} "
-                f"(cosine {nearest['cosine']:.2f})"
-            )
-    return "\n".join(lines)
