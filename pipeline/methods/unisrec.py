@@ -68,10 +68,10 @@ class Mixture(nn.Module):
         gates_NE = self.gates(x_NH)
         experts, width, _ = self.weight.shape
         x_NH = dropout(x_NH, self.text_dropout, self.training)
-        # One product for all experts; W_k b_k is subtracted after it instead of b_k before.
+        # One product for all experts; W_k b_k is subtracted from their sum instead of b_k before.
         mapped_NED = F.linear(x_NH, self.weight.flatten(0, 1)).view(-1, experts, width)
         shift_ED = (self.weight @ self.bias[:, :, None]).squeeze(2)
-        return (gates_NE[:, None, :] @ (mapped_NED - shift_ED)).squeeze(1)
+        return (gates_NE[:, None, :] @ mapped_NED).squeeze(1) - gates_NE @ shift_ED
 
     def gates(self, x_NH: Tensor) -> Tensor:
         """Return the experts' shares [N, E]."""
@@ -84,8 +84,8 @@ class Mixture(nn.Module):
 
 
 def held(config: Config, inputs: int, width: int) -> int:
-    """Return the numbers per item of a step: every expert's vector, shifted, and its gradient."""
-    return 3 * config.experts * (config.text_width or width)
+    """Return the numbers per item of a step: every expert's vector and its gradient."""
+    return 2 * config.experts * (config.text_width or width)
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:

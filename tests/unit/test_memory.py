@@ -121,4 +121,4 @@ def test_experts_are_in_the_memory_of_the_cell(tiny_root: Path) -> None:
         cell = {"dataset": "demo", "encoder": "hash", "backbone": "sasrec", "method": "unisrec"}
         work = Experiment.prepare(params, tiny_root / "artifacts", 2, cell)
         found.append(work.memory_bytes())
-    assert found[1] - found[0] == 4 * 3 * 8 * 8 * (ITEMS + 1)
+    assert found[1] - found[0] == 4 * 2 * 8 * 8 * (ITEMS + 1)
