@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY, id_only
-from pipeline.reporting.tables import Numbers, Value, number
+from pipeline.reporting.tables import Numbers, Value, Verdict, number
 
 SIMPLE = ("llminit", "svd")
 """Trained methods that learn nothing about the text: initial values of the ID vectors, or a frozen
@@ -107,18 +107,37 @@ def _against_plain(numbers: Numbers, name: str) -> list[str]:
 
 def _against_control(numbers: Numbers) -> list[str]:
     """Say whether what titles say makes a difference, or whatever stands in their place does."""
-    tests = [r for r in numbers.tests("ndcg", numbers.main_k) if r["against"] == "control"]
-    pairs = {
-        verdict: [f"{r['label']} against {r['other']}" for r in tests if r["verdict"] == verdict]
-        for verdict in ("above", "unclear", "below")
-    }
-    endings = {
-        "above": "the text's meaning counts",
-        "unclear": "no difference can be told: a gain over IDs would not be shown to be semantic",
-        "below": "text without meaning does better: a gain over IDs would not be semantic",
-    }
-    found = [f"{_names(own)}: {endings[verdict]}" for verdict, own in pairs.items() if own]
+    tests = numbers.tests("ndcg", numbers.main_k)
+    against_id = {row["label"]: row["verdict"] for row in tests if row["against"] == "id"}
+    pairs: dict[str, list[str]] = {}
+    for row in tests:
+        if row["against"] == "control" and row["verdict"]:
+            gains = against_id.get(row["label"]), against_id.get(row["other"])
+            pair = f"{row['label']} against {row['other']}"
+            pairs.setdefault(_meaning(row["verdict"], *gains), []).append(pair)
+    found = [f"{_names(own)}: {ending}" for ending, own in pairs.items()]
     return [f"Text with and without meaning: {'; '.join(found)}."] if found else []
+
+
+def _meaning(verdict: Verdict, real: Verdict | None, control: Verdict | None) -> str:
+    """Say what a method owes to the meaning of its text.
+
+    verdict: of the method against its control; real, control: of each against IDs alone, if tested.
+    """
+    if verdict == "above":
+        rest = ", but a part of the gain over IDs survives without it" if control == "above" else ""
+        return f"the text's meaning counts{rest}"
+    told = {
+        "unclear": "no difference can be told",
+        "below": "text without meaning does better",
+    }[verdict]
+    if real is None:
+        return f"{told}: a gain over IDs would not be shown to be semantic"
+    if real != "above":
+        return f"{told}, and no gain over IDs either"
+    if control == "above":
+        return f"{told}: the gain over IDs survives without meaning, so it is not semantic"
+    return f"{told}: the gain over IDs is not shown to be semantic"
 
 
 def _singular(words: str) -> str:

@@ -128,18 +128,57 @@ def test_a_gain_over_the_strongest_model_without_text_is_said() -> None:
     assert not [x for x in say(rows, [], []) if x.startswith("Against")]
 
 
-def test_gains_that_survive_text_without_meaning_are_said_not_to_be_semantic() -> None:
-    rows = metrics("all", 46, id=0.1, morec=0.3, spectran=0.15)
-    tests = [compare("morec", "spectran", "control", 0.1, 0.01)]
-    assert say(rows, tests, [])[2] == (
-        "Text with and without meaning: morec against spectran: the text's meaning counts."
-    )
-    tests += [compare("spectran", "id", "control", 0.0, 0.6)]
-    said = say(rows, tests, [])[2]
-    assert said.endswith(
-        "; spectran against id: no difference can be told: a gain over IDs would not be shown "
-        "to be semantic."
-    )
+@pytest.mark.parametrize(
+    ("verdict", "real", "control", "told"),
+    [
+        ("above", "above", "unclear", "the text's meaning counts"),
+        (
+            "above",
+            "above",
+            "above",
+            "the text's meaning counts, but a part of the gain over IDs survives without it",
+        ),
+        (
+            "unclear",
+            "above",
+            "above",
+            "no difference can be told: the gain over IDs survives without meaning, so it is not "
+            "semantic",
+        ),
+        (
+            "unclear",
+            "above",
+            "unclear",
+            "no difference can be told: the gain over IDs is not shown to be semantic",
+        ),
+        ("unclear", "unclear", "above", "no difference can be told, and no gain over IDs either"),
+        (
+            "below",
+            "above",
+            "above",
+            "text without meaning does better: the gain over IDs survives without meaning, so it "
+            "is not semantic",
+        ),
+        (
+            "unclear",
+            None,
+            None,
+            "no difference can be told: a gain over IDs would not be shown to be semantic",
+        ),
+    ],
+)
+def test_gains_that_survive_text_without_meaning_are_said_not_to_be_semantic(
+    monkeypatch: pytest.MonkeyPatch, verdict: str, real: str | None, control: str | None, told: str
+) -> None:
+    monkeypatch.setitem(CELLS, "permuted", ("permuted", "sasrec"))
+    numbers = {"above": (0.1, 0.01), "unclear": (0.01, 0.6), "below": (-0.1, 0.01)}
+    rows = metrics("all", 46, id=0.1, morec=0.3, permuted=0.15)
+    tests = [compare("morec", "permuted", "control", *numbers[verdict])]
+    for method, gain in (("morec", real), ("permuted", control)):
+        if gain is not None:
+            tests.append(compare(method, "id", "id", *numbers[gain]))
+    said = findings(Numbers("shop", rows, tests, 0.05, {"permuted"}))
+    assert f"Text with and without meaning: morec against permuted: {told}." in said
 
 
 def test_simple_methods_that_reach_cleverer_ones_are_named() -> None:
