@@ -23,6 +23,8 @@ from pipeline.reporting.findings import findings
 from pipeline.reporting.orderings import COLUMNS, Group, ordering_rows, orderings_markdown
 from pipeline.reporting.replication import COLUMNS as REPLICATION_COLUMNS
 from pipeline.reporting.replication import Replicated, replication_markdown, replication_rows
+from pipeline.reporting.searches import COLUMNS as SEARCHES_COLUMNS
+from pipeline.reporting.searches import searches_markdown, searches_rows
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
 VALID_AND_MINUTES = (
@@ -73,6 +75,12 @@ def card_analyses(chapters: Sequence[Chapter]) -> str:
     """Return what was measured on the models."""
     rows = [dict.fromkeys(CSV_COLUMNS) | row for c in chapters for row in analyses_rows(c.block)]
     return table_csv(rows, CSV_COLUMNS)
+
+
+def card_searches(chapters: Sequence[Chapter]) -> str:
+    """Return every trial of the searches that the card keeps."""
+    rows = [row for c in chapters for row in searches_rows(c.block)]
+    return table_csv(rows, SEARCHES_COLUMNS)
 
 
 def card_markdown(name: str, facts: Mapping[str, Any], chapters: Sequence[Chapter]) -> str:
@@ -131,6 +139,7 @@ def _chapter(chapter: Chapter) -> list[str]:
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
     lines += analyses_markdown(numbers, block, protocol)
     lines += settings_markdown(block["settings"])
+    lines += searches_markdown(numbers, block, protocol)
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]
     for entry in block["cells"]:
         hashes = ", ".join(value[:12] for value in entry["ranks_sha256"].values())

@@ -31,6 +31,7 @@ from pipeline.reporting.card_text import (
     card_markdown,
     card_orderings,
     card_replication,
+    card_searches,
 )
 from pipeline.reporting.orderings import orderings
 from pipeline.reporting.replication import replications
@@ -38,7 +39,14 @@ from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
 
 FOLDER = "report/cards/{name}"
-TEXTS = ("card.md", "card.csv", "orderings.csv", "replication.csv", "analyses.csv")
+TEXTS = (
+    "card.md",
+    "card.csv",
+    "orderings.csv",
+    "replication.csv",
+    "analyses.csv",
+    "searches.csv",
+)
 """What follows from the rest of the folder."""
 COLLECT = "spectran report --card {name} --collect DATASET"
 PROVENANCE = Artifact("card", f"{FOLDER}/provenance.json", COLLECT)
@@ -81,6 +89,7 @@ def rebuild(root: Path, target: Path, name: str) -> list[Path]:
         card_orderings(chapters),
         card_replication(chapters),
         card_analyses(chapters),
+        card_searches(chapters),
     )
     for file, text in zip(TEXTS, texts, strict=True):
         write_atomic(folder / file, text.encode(), target / TEMPORARY)

@@ -22,6 +22,8 @@ from pipeline.reporting.cards import PROVENANCE, RANKS, check_name, outcomes, re
 from pipeline.reporting.logs import minutes
 from pipeline.reporting.orderings import K
 from pipeline.reporting.protocol import line, own_settings, protocol, short
+from pipeline.reporting.searches import KEY as SEARCHES
+from pipeline.reporting.searches import gather_searches
 
 REFERENCE = Path(__file__).parent / "reference.yaml"
 PUBLISHED = f"NDCG@{K}"
@@ -201,6 +203,7 @@ def _block(
         "controls": sorted({cell.encoder for cell in shown} & params.transformed),
         "control_of": {c: b for c, b in params.controls.items() if c in {s.encoder for s in shown}},
         "missing": [str(cell) for cell in gathered.missing],
+        SEARCHES: gather_searches(root, [*shown, *gathered.missing], (old or {}).get(SEARCHES, {})),
         "cells": entries,
     }
 
