@@ -6,7 +6,7 @@
     b = position[i - j] + time[bucket(t_i - t_j)]
     bucket(t) = floor(log(max(1, |t|)) / time_scale), at most time_buckets
 
-Source: Zhai et al., ICML 2024, section 3; facebookresearch/generative-recommenders
+Source: Zhai et al., ICML 2024, section 3; facebookresearch/generative-recommenders at 2e81fab
 (generative_recommenders/research/modeling/sequential/hstu.py). SpecTran runs it on IDs and items
 alone: time_bias false.
 Differs: a time bias compares a key with the query's own event, where the reference compares it with

@@ -1,9 +1,9 @@
 """AlphaFuse: frozen leading text coordinates; ID vectors live in the weakest of them.
 
-Source: Hu et al., SIGIR 2025; Hugo-Chinn/AlphaFuse, Item_Embedding.semantic_space_decomposion:
-X = (M - mean) Q_D, standardised to unit variance, E = X with E[:, -n:] += E_ID. The width n of the
-null space is a setting, or (their diffusion backbone) the number of eigenvalues of the covariance
-at or below a threshold.
+Source: Hu et al., SIGIR 2025; Hugo-Chinn/AlphaFuse at b501a05,
+Item_Embedding.semantic_space_decomposion: X = (M - mean) Q_D, standardised to unit variance, E = X
+with E[:, -n:] += E_ID. The width n of the null space is a setting, or (their diffusion backbone)
+the number of eigenvalues of the covariance at or below a threshold.
 Differs: the threshold is a share of the rows' mean squared norm, so that the encoder's scale does
 not matter (the reference brings rows to norm 40 and takes 0.25, the share 0.25 / 40^2); only the D
 columns in use are counted, which at D = H are all of them; without standardisation the columns

@@ -5,9 +5,9 @@
     both histories pass cross-attention in both directions, then one shared backbone
     score = cos(user_c, c_i) + cos(user_s, s_i);    loss += beta * soft contrast of s and c
 
-Source: Liu et al., NeurIPS 2024; liuqidong07/LLM-ESR, models/DualLLMSRS.py, LLMESR.py, utils.py;
-without the similar-user term as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse,
-models/backbone_SASRec.py).
+Source: Liu et al., NeurIPS 2024; liuqidong07/LLM-ESR at e5dc388, models/DualLLMSRS.py, LLMESR.py,
+utils.py; without the similar-user term as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse at
+b501a05, models/backbone_SASRec.py).
 Differs: no distillation from similar users, since test users are new; cross-attention is causal,
 and reads no positions: the backbone adds them behind it; under cosine each view has norm one, where
 AlphaFuse normalises the joined vector, so scores reach 2 instead of 1; weights start uniform

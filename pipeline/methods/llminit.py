@@ -1,9 +1,9 @@
 """LLMInit: item vectors start from the text, then train freely.
 
 Source: Zhang et al. 2025 (LLMInit): the raw dimensions of largest variance over popular items
-(`kind: var`; DavidZWZ/LLMInit, recbole/model/general_recommender/contgcn.py, var_sample). The
-principal coordinates (`kind: pca`) are AlphaFuse's re-implementation (Hugo-Chinn/AlphaFuse,
-models/embedding.py).
+(`kind: var`; DavidZWZ/LLMInit at 1241c3c, recbole/model/general_recommender/contgcn.py,
+var_sample). The principal coordinates (`kind: pca`) are AlphaFuse's re-implementation
+(Hugo-Chinn/AlphaFuse at b501a05, models/embedding.py).
 Differs: the spread of the start is a setting (the original takes the raw values, the
 re-implementation's columns have variance one); principal coordinates that keep their columns'
 relative sizes (`standardize: false`) are neither's; the original does not centre; items equally

@@ -1,8 +1,8 @@
 """MoRec, two-stage: a trained projection of frozen text embeddings is the whole item table.
 
 Source: Yuan et al., SIGIR 2023; E = GELU(M W + b) as re-implemented by AlphaFuse
-(Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py). PAD's form adds four layers GELU(Linear(dropout))
-of D units and starts Xavier-normal (`hidden_layers: 4, init: xavier`).
+(Hugo-Chinn/AlphaFuse at b501a05, models/backbone_SASRec.py). PAD's form adds four layers
+GELU(Linear(dropout)) of D units and starts Xavier-normal (`hidden_layers: 4, init: xavier`).
 Differs: the text encoder is frozen (the original trains it end to end); no ID table; dropout is
 drawn once per step for the whole table, not per look-up.
 """

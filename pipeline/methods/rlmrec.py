@@ -5,9 +5,10 @@
     cosine:  loss += beta (1 - mean_i cos(x_i, y_i))
     infonce: loss += beta mean_i -log( exp(cos(x_i, y_i) / tau) / sum_j exp(cos(x_i, y_j) / tau) )
 
-Source: Ren et al., WWW 2024; infonce, the projector and its Xavier start as in HKUDS/RLMRec,
-encoder/models: general_cf/lightgcn_plus.py (con), general_cf/lightgcn_gene.py (gen), loss_utils.py;
-cosine as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py).
+Source: Ren et al., WWW 2024; infonce, the projector and its Xavier start as in HKUDS/RLMRec at
+2241375, encoder/models: general_cf/lightgcn_plus.py (con), general_cf/lightgcn_gene.py (gen),
+loss_utils.py; cosine as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse at b501a05,
+models/backbone_SASRec.py).
 Differs: items only, since test users are new: the original adds the same loss of the users (con) or
 among them (gen). i and j are items drawn uniformly at each step: there the batch's bought items,
 then, in a second term, its drawn ones (con), or the share of all nodes that is masked (gen).

@@ -4,8 +4,8 @@
     g   = softmax(m W_g + eps (softplus(m W_n) + floor))      eps normal in training, 0 otherwise
     E   = sum_k g_k x_k
 
-Source: Hou et al., KDD 2022, section 2.1; PWLayer and MoEAdaptorLayer of RUCAIBox/UniSRec,
-unisrec.py; without ID as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse,
+Source: Hou et al., KDD 2022, section 2.1; PWLayer and MoEAdaptorLayer of RUCAIBox/UniSRec at
+05aa5cb, unisrec.py; without ID as re-implemented by AlphaFuse (Hugo-Chinn/AlphaFuse at b501a05,
 models/backbone_SASRec.py), with it (add) as in the original's transductive setting.
 Differs: trained from scratch on one data set by the shared ranking loss, without pre-training and
 its contrastive losses; gate noise and dropout are drawn once per item and step, where the code

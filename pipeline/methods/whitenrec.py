@@ -4,9 +4,9 @@
     E = head(Z) + sum_G head(Z_G)          WhitenRec+: Z_G whitened within G groups of columns
 
 Source: Zhang et al., ICDE 2024. head = GELU(Z W + b) with PCA whitening and eps 0 is AlphaFuse's
-re-implementation (Hugo-Chinn/AlphaFuse, models/backbone_SASRec.py); the two-layer head summed over
-both whitenings is that of a public port (DCheol/ACE); whitening within groups is that of the
-authors' later code (lzz0007/DWSRec).
+re-implementation (Hugo-Chinn/AlphaFuse at b501a05, models/backbone_SASRec.py); the two-layer head
+summed over both whitenings is that of a public port (DCheol/ACE at f83342a); whitening within
+groups is that of the authors' later code (lzz0007/DWSRec at c9ee02d).
 Differs: the authors' code of this paper is not public; directions below a share of the largest
 eigenvalue are dropped; variances are one by the divisor N - 1 (the port's rows are shorter by
 sqrt(N - 1), which only the start of the head feels); the port starts the head from N(0, std^2).
