@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pipeline.tuning.journal import Trial
     from pipeline.tuning.search import Planned, Search
+    from pipeline.tuning.space import Configuration
 
 
 @command(
@@ -37,11 +38,12 @@ def tune(
         int | None, typer.Option(min=1, help="Instead of tune.trials; needs --out.")
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write the best choice into the method's block.")
+        bool, typer.Option("--write", help="Write the method's best choice into its block.")
     ] = False,
 ) -> None:
     """Search for settings of METHOD: `tune` of params.yaml says what may be tried, and how often.
 
+    Keys of the method, of `train`, and of the backbone, whose block --write never changes.
     Every method gets the same number of trials, no configuration comes twice, and the present one
     is the first. Trials are judged by what early stopping watches; test users are not ranked.
     Finished trials and the state of the one under way survive a kill: run the same command again.
@@ -110,17 +112,25 @@ def _check(run: Run, trials: int | None, write: bool) -> None:
 
 def _finish(run: Run, search: Search, trials: list[Trial], path: Path, write: bool) -> None:
     """Show the trials and the best choice; write it when asked to."""
+    from pipeline.errors import ConfigError
     from pipeline.tuning.search import best
+    from pipeline.tuning.space import parted
+    from pipeline.tuning.unwritten import unwritten
     from pipeline.tuning.write import block
 
     cell, chosen = search.cell, best(trials)
-    merging = _write(run, search, chosen) if write else []
+    of_method, of_backbone = parted(chosen.configuration)
+    left = unwritten(run.params, cell.backbone, chosen.configuration)
+    if left and write:
+        raise ConfigError(left)
+    merging = _write(run, cell.method, of_method) if write else []
     following = cell.command if write else f"{_command(search)} --write"
+    beside = "".join(f"{cell.backbone} with {k} {_word(v)}, " for k, v in of_backbone.items())
     text = [
         _table(search, trials),
         "",
-        f"best: trial {chosen.number} of {len(trials)}, as a block of `methods`:",
-        block(run.params.methods[cell.method], cell.method, chosen.configuration),
+        f"best: trial {chosen.number} of {len(trials)}, {beside}as a block of `methods`:",
+        block(run.params.methods[cell.method], cell.method, of_method),
     ]
     written = [str(path), str(run.params_path)] if write else [str(path)]
     content = {
@@ -129,22 +139,23 @@ def _finish(run: Run, search: Search, trials: list[Trial], path: Path, write: bo
         "best": _row(chosen),
         "written": written,
         "changed_by_merge": merging,
-        "next": None if run.out else following,
+        "next": None if run.out or left else following,
     }
     run.show(content, "\n".join(text))
     if merging:
         run.warn(f"{', '.join(merging)} merge the block of {cell.method} and changed with it.")
-    end = "A trial: tracked results stay as they were." if run.out else f"Next: {following}"
+    end = left or f"Next: {following}"
+    end = "A trial: tracked results stay as they were." if run.out else end
     run.say(f"wrote {' and '.join(written)}. {end}")
 
 
-def _write(run: Run, search: Search, chosen: Trial) -> list[str]:
-    """Write the best choice into params.yaml; return the other methods that change with it."""
+def _write(run: Run, method: str, configuration: Configuration) -> list[str]:
+    """Write the method's choice into params.yaml; return the other methods that change with it."""
     from pipeline.files import TEMPORARY, write_atomic
     from pipeline.tuning.write import write
 
     text = run.params_path.read_bytes().decode("utf-8")
-    changed, merging = write(text, search.cell.method, chosen.configuration)
+    changed, merging = write(text, method, configuration)
     write_atomic(run.params_path, changed.encode("utf-8"), run.root / TEMPORARY)
     return merging
 

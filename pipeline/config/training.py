@@ -174,3 +174,6 @@ class Tune(Strict):
     methods: dict[str, dict[str, Choices]]
     """Method -> its own keys (or further `train.KEY`) -> values; variants take those of their
     file."""
+    backbones: dict[str, dict[str, Choices]]
+    """Backbone -> its own keys -> values; variants take those of their file, but for keys that they
+    change themselves: these make the variant."""

@@ -19,13 +19,12 @@ from pipeline.cells import PARTS, Cell
 from pipeline.config import Params
 from pipeline.errors import ConfigError, DataError, DivergedError, SpectranError
 from pipeline.experiment.prepared import Experiment
-from pipeline.naming import TRAIN
 from pipeline.training.progress import Log
 from pipeline.training.store import SeedStore, key
 from pipeline.tuning import journal
 from pipeline.tuning.journal import Journal, Trial
 from pipeline.tuning.propose import propose
-from pipeline.tuning.space import Configuration, Space, lay, space_for
+from pipeline.tuning.space import Configuration, Space, area, lay, space_for
 
 SEARCHES, TRIALS = "searches", "trials"
 """Folders of the cache: journals, and single trials under the key of all they depend on."""
@@ -121,8 +120,8 @@ class Search:
         """
         identity = self._identity(self.present)
         for name in self.space.listed:
-            area = TRAIN if name.startswith(f"{TRAIN}.") else "method"
-            identity[area] = _without(identity[area], name.removeprefix(f"{TRAIN}.").split("."))
+            part, own = area(name)
+            identity[part] = _without(identity[part], own.split("."))
         tune = self.params.tune
         return {
             **identity,
@@ -206,7 +205,7 @@ class Search:
 
     def _evaluate(self, number: int, configuration: Configuration, log: Log, bar: Bar) -> Trial:
         """Train one configuration, or take its kept result."""
-        params = lay(self.params, self.cell.method, configuration)
+        params = lay(self.params, self.cell.backbone, self.cell.method, configuration)
         try:
             work = Experiment.prepare(params, self.root, self.revision, self.cell.fields)
         except SpectranError as error:

@@ -1,7 +1,8 @@
 """What a search may try: the lists of params.yaml, read by the models that their keys belong to.
 
 A configuration is a mapping of dotted keys to values. `train.KEY` is laid into the method's own
-`train`, which outranks every other; the rest are the method's own keys.
+`train`, which outranks every other; `backbone.KEY` into the block of the backbone; the rest are the
+method's own keys.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline import naming
-from pipeline.config import Choice, Params, TrainConfig
+from pipeline.config import Choice, Params
 from pipeline.errors import ConfigError, near_miss
 from pipeline.naming import TRAIN, flat
 from pipeline.strict import build
 
 Configuration = Mapping[str, Choice]
+Lists = Mapping[str, Sequence[Choice]]
+
+BACKBONE = "backbone"
+"""First part of the keys that belong to the backbone; no method has a key of this name."""
 
 FIXED = {
     "train.seeds": "every trial uses tune.train_seed",
@@ -73,49 +78,76 @@ class Space:
 def space_for(params: Params, dataset: str, backbone: str, method: str) -> Space:
     """Return what may be tried for a method. Raises ConfigError listing every mistake."""
     train = params.train_for(dataset, backbone, method)
-    own = naming.settings("methods", method, params.methods)
+    shared = _Model(TRAIN, train)
+    own = _Model("", naming.settings("methods", method, params.methods))
+    encoder = _Model("", naming.settings("backbones", backbone, params.backbones))
     listed: dict[str, tuple[Choice, ...]] = {}
     mistakes: list[str] = []
-    for where, lists, models in (
-        ("tune.space", params.tune.space, [_Model(TRAIN, train)]),
-        _own_lists(params, method, train, own),
+    for prefix, where, lists, models in (
+        ("", "tune.space", params.tune.space, [shared]),
+        ("", *_own_lists(params, "methods", method), [own, shared]),
+        (f"{BACKBONE}.", *_backbone_lists(params, backbone), [encoder]),
     ):
         found, wrong = _read(where, lists, models)
-        listed |= found
+        listed |= {f"{prefix}{key}": values for key, values in found.items()}
         mistakes += wrong
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     if not listed:
         raise ConfigError(
             f"params.yaml: tune: nothing may change for {method}. "
-            f"List values in tune.space or tune.methods.{method}."
+            f"List values in tune.space, tune.methods.{method} or tune.backbones.{backbone}."
         )
     # Sorted, because the draws must not depend on the order of keys in params.yaml.
     listed = dict(sorted(listed.items()))
-    present = _Model(TRAIN, train).values | _Model("", own).values
+    present = shared.values | own.values
+    present |= {f"{BACKBONE}.{key}": value for key, value in encoder.values.items()}
     return Space(listed, {key: present[key] for key in listed})
 
 
 def mistakes(params: Params) -> Iterator[str]:
-    """Yield what is wrong with `tune`, for every method that it names."""
-    yield from _read("tune.space", params.tune.space, [_Model(TRAIN, params.train)])[1]
-    for name in params.tune.methods:
-        if name not in params.methods:
-            yield (
-                f"params.yaml: tune.methods.{name}: no such block in methods."
-                f"{near_miss(name, params.methods)}"
-            )
-            continue
-        try:
-            own = naming.settings("methods", name, params.methods)
-        except ConfigError:
-            continue  # the block itself is wrong, and said to be where it stands
-        yield from _read(*_own_lists(params, name, params.train, own))[1]
+    """Yield what is wrong with `tune`, for every method and backbone that it names."""
+    shared = _Model(TRAIN, params.train)
+    yield from _read("tune.space", params.tune.space, [shared])[1]
+    for kind, further in (("methods", [shared]), ("backbones", [])):
+        blocks = getattr(params, kind)
+        for name, lists in getattr(params.tune, kind).items():
+            where = f"tune.{kind}.{name}"
+            if name not in blocks:
+                yield f"params.yaml: {where}: no such block in {kind}.{near_miss(name, blocks)}"
+                continue
+            try:
+                own = naming.settings(kind, name, blocks)
+            except ConfigError:
+                continue  # the block itself is wrong, and said to be where it stands
+            yield from _read(where, lists, [_Model("", own), *further])[1]
 
 
-def lay(params: Params, method: str, configuration: Configuration) -> Params:
-    """Return the parameters with a configuration in the method's block."""
-    block = laid(params.methods[method], configuration)
+def area(key: str) -> tuple[str, str]:
+    """Return the part of a cell that a key belongs to (train, backbone, method), and the key there.
+
+    The parts have the names that they have in the identity of a cell.
+    """
+    first, _, rest = key.partition(".")
+    return (first, rest) if first in (TRAIN, BACKBONE) else ("method", key)
+
+
+def parted(configuration: Configuration) -> tuple[dict[str, Choice], dict[str, Choice]]:
+    """Return what goes into the method's block, `train` included, and into the backbone's."""
+    method: dict[str, Choice] = {}
+    backbone: dict[str, Choice] = {}
+    for key, value in configuration.items():
+        part, own = area(key)
+        if part == BACKBONE:
+            backbone[own] = value
+        else:
+            method[key] = value
+    return method, backbone
+
+
+def lay(params: Params, backbone: str, method: str, configuration: Configuration) -> Params:
+    """Return the parameters with a configuration in the blocks of the method and the backbone."""
+    of_method, of_backbone = parted(configuration)
     searched = tuple(f".{key}" for key in configuration if key.startswith(f"{TRAIN}."))
     # What the command line says for a data set would win over the block.
     left = {
@@ -123,8 +155,11 @@ def lay(params: Params, method: str, configuration: Configuration) -> Params:
         for key, value in params.changes.items()
         if not (key.startswith("datasets.") and key.endswith(searched))
     }
-    methods = {**params.methods, method: block}
-    return params.model_copy(update={"methods": methods}).changed(left)
+    changed = {
+        "methods": {**params.methods, method: laid(params.methods[method], of_method)},
+        "backbones": {**params.backbones, backbone: laid(params.backbones[backbone], of_backbone)},
+    }
+    return params.model_copy(update=changed).changed(left)
 
 
 def laid(block: Mapping[str, Any], configuration: Configuration) -> dict[str, Any]:
@@ -157,18 +192,29 @@ class _Model:
         return held
 
 
-def _own_lists(
-    params: Params, method: str, train: TrainConfig, own: BaseModel
-) -> tuple[str, Mapping[str, Sequence[Choice]], list[_Model]]:
-    """Return the method's own lists, else those of its file: where they stand, lists, models."""
-    names = (method, naming.file_of("methods", method, params.methods))
-    name = next((name for name in names if name in params.tune.methods), method)
-    lists = params.tune.methods.get(name, {})
-    return f"tune.methods.{name}", lists, [_Model("", own), _Model(TRAIN, train)]
+def _own_lists(params: Params, kind: str, name: str) -> tuple[str, Lists]:
+    """Return the own lists of a method or backbone, else those of its file; where they stand."""
+    listed: Mapping[str, Lists] = getattr(params.tune, kind)
+    names = (name, naming.file_of(kind, name, getattr(params, kind)))
+    found = next((name for name in names if name in listed), name)
+    return f"tune.{kind}.{found}", listed.get(found, {})
+
+
+def _backbone_lists(params: Params, backbone: str) -> tuple[str, Lists]:
+    """Return the lists of a backbone as `_own_lists`; a variant keeps the keys it itself changes.
+
+    With another rho bert4rec_rho_20 would not be what its name says, and no choice could be written
+    by way of a variant.
+    """
+    where, lists = _own_lists(params, "backbones", backbone)
+    if backbone in params.tune.backbones:
+        return where, lists
+    kept = naming.changes("backbones", backbone, params.backbones)
+    return where, {k: values for k, values in lists.items() if k.partition(".")[0] not in kept}
 
 
 def _read(
-    where: str, lists: Mapping[str, Sequence[Choice]], models: Sequence[_Model]
+    where: str, lists: Lists, models: Sequence[_Model]
 ) -> tuple[dict[str, tuple[Choice, ...]], list[str]]:
     """Return the lists as the models hold their values, and what is wrong with them."""
     where = f"params.yaml: {where}"

@@ -20,6 +20,7 @@ from pipeline.params import read_yaml
 from pipeline.sampling.batches import History, held_out
 from pipeline.training.fit import fit, initialised
 from pipeline.training.saved import load_state, saved_state, terms_of
+from pipeline.tuning.space import BACKBONE
 from pipeline.values import Sequences
 from tests.composed import distinct
 
@@ -44,6 +45,13 @@ def encoder(name: str, width: int, dropout: float) -> Backbone:
         history=5, blocks=1, heads=1, inner=4, rho=0.2, last_only=0.5, init_std=0.02, norm_eps=1e-12
     )
     return bert4rec.build(cloze, width, dropout)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_setting_has_the_name_of_another_part_of_a_cell(name: str) -> None:
+    """A search tells keys of `train` and of the backbone by the first part of their name."""
+    fields = naming.module("methods", name).Config.model_fields
+    assert not {naming.TRAIN, BACKBONE} & set(fields)
 
 
 def make(

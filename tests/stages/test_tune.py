@@ -20,6 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline.experiment.prepared import Experiment
+from pipeline.params import load, read_revisions
 from pipeline.tuning.journal import Journal, opened
 from pipeline.values import Sequences
 from stages.cli import build
@@ -36,7 +37,10 @@ LISTS = {
     "train_seed": 0,
     "space": {"train.weight_decay": [0.0, 0.01], "train.dropout": [0.0, 0.2, 0.4]},
     "methods": {"spectran": {"std": [0.02, 0.1]}},
+    "backbones": {"bert4rec": {"rho": [0.2, 0.4, 0.6]}},
 }
+CLOZE = ("demo", "none", "bert4rec", "id")
+RHO_ONLY = LISTS | {"space": {}}
 
 
 @pytest.fixture
@@ -127,6 +131,67 @@ def test_the_file_names_trials_best_and_what_they_depend_on(project: Path) -> No
     assert set(depends["inputs"]) == {"items", "sequences"} and depends["seed"] == 0
     assert found["written"] == [f"artifacts/{TUNED}"]
     assert CliRunner().invoke(APP, ["verify"]).stderr == "", "verify knows the file"
+
+
+def test_trials_depend_on_no_list_of_another_backbone(project: Path) -> None:
+    """A finished search must stay one when keys of another backbone get lists."""
+    answer(*CELL)
+    depends = json.loads((project / "artifacts" / TUNED).read_text())["depends"]
+    fields = dict(zip(("dataset", "encoder", "backbone", "method"), CELL, strict=True))
+    params, revision = load(Path("params.yaml")), read_revisions(project)["train"]
+    identity = Experiment.prepare(params, project / "artifacts", revision, fields).identity(0)
+    train = {k: v for k, v in identity["train"].items() if k not in ("weight_decay", "dropout")}
+    import optuna
+
+    assert depends == identity | {
+        "train": train,
+        "device": "cpu",
+        "threads": 1,
+        "space": LISTS["space"],
+        "search_seed": 0,
+        "random_trials": 3,
+        "optuna": optuna.__version__,
+    }
+    write(project, SMALL, LISTS | {"backbones": {}})
+    assert "tune trial " not in tune(*CELL).stdout
+
+
+def test_a_backbones_key_is_searched_and_the_file_names_it(project: Path) -> None:
+    write(project, SMALL, RHO_ONLY)
+    done = tune(*CLOZE)
+    assert done.exit_code == 0, done.output
+    kept = json.loads((project / "artifacts" / "tuned/demo/none/bert4rec/id.json").read_text())
+    found = {t["configuration"]["backbone.rho"]: t["value"] for t in kept["trials"]}
+    assert next(iter(found)) == 0.4 and set(found) == {0.2, 0.4, 0.6}
+    assert len(set(found.values())) == 3, "every trial trains with its own rho"
+    assert kept["depends"]["space"] == {"backbone.rho": [0.2, 0.4, 0.6]}
+    assert "rho" not in kept["depends"]["backbone"] and kept["depends"]["backbone"]["inner"] == 4
+    best = kept["best"]["configuration"]["backbone.rho"]
+    assert f"bert4rec with rho {best}, as a block of `methods`:\nid: {{}}\n" in done.stdout
+    assert "configuration={'backbone.rho': 0.6}" in done.stdout
+
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["backbones"]["bert4rec"]["rho"] = 0.6
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert CliRunner().invoke(APP, ["train", *CLOZE]).exit_code == 0
+    curves = pq.read_table("artifacts/curves/demo/none/bert4rec/id/0.parquet").to_pylist()
+    assert found[0.6] == max(c["value"] for c in curves if c["name"] == "valid/ndcg@20")
+
+
+def test_other_values_of_a_backbones_key_are_another_search(project: Path) -> None:
+    write(project, SMALL, RHO_ONLY)
+    answer(*CLOZE)
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["backbones"]["bert4rec"] |= {"rho": 0.6}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert "tune trial " not in tune(*CLOZE).stdout, "what is searched is no part of the identity"
+    content["tune"]["backbones"]["bert4rec"]["rho"] = [0.2, 0.4, 0.6, 0.8]
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    done = tune(*CLOZE).stdout
+    assert "tune reuse" not in done and done.count(" epoch=1 ") == 1, "three of four were trained"
+    content["backbones"]["bert4rec"]["last_only"] = 0.5
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert tune(*CLOZE).stdout.count(" epoch=1 ") == 4, "the rest of the block is"
 
 
 def test_the_table_shows_every_trial_and_marks_the_best(project: Path) -> None:
@@ -366,6 +431,28 @@ def test_a_variant_is_written_and_its_file_is_not(project: Path) -> None:
     assert after == before
 
 
+def test_a_backbones_key_is_never_written(project: Path) -> None:
+    write(project, SMALL, RHO_ONLY | {"space": {"train.dropout": [0.0, 0.2]}, "trials": 6})
+    found = answer(*CLOZE)
+    best, chosen = found["best"]["number"], found["best"]["configuration"]
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["backbones"]["bert4rec"]["rho"] = 0.6 if chosen["backbone.rho"] == 0.2 else 0.2
+    before = yaml.safe_dump(content)
+    Path("params.yaml").write_text(before)
+    assert answer(*CLOZE)["next"] is None
+    for said in (refused(*CLOZE, "--write"), tune(*CLOZE).stdout):
+        assert f"backbones.bert4rec: the best trial has rho: {chosen['backbone.rho']} (the" in said
+        assert "or write the value into backbones.bert4rec by hand" in said
+    assert Path("params.yaml").read_text() == before
+
+    content["backbones"]["bert4rec"]["rho"] = chosen["backbone.rho"]  # by hand, as it says
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    done = answer(*CLOZE, "--write")
+    assert done["best"]["number"] == best and done["next"] == "spectran train demo none bert4rec id"
+    content["methods"]["id"]["train"] = {"dropout": chosen["train.dropout"]}
+    assert yaml.safe_load(Path("params.yaml").read_text()) == content
+
+
 def test_values_changed_since_the_search_began_are_said(project: Path) -> None:
     first = answer(*CELL)["trials"]
     write(project, SMALL | {"dropout": 0.4}, LISTS)
@@ -398,6 +485,15 @@ def test_values_changed_since_the_search_began_are_said(project: Path) -> None:
         ("demo none sasrec id --set 'tune.space={train.dropout: []}' --out s", "at least 1 item"),
         ("demo none sasrec id --set tune.space={} --out s", "nothing may change for id"),
         (
+            "demo none bert4rec id --set 'tune.backbones={bert4rec: {roh: [0.2]}}' --out s",
+            "tune.backbones.bert4rec: roh: unknown key. Did you mean rho?",
+        ),
+        (
+            "demo none bert4rec id --set 'tune.backbones={bert4rec: {heads: [3]}}' "
+            "--set tune.space={} --out s",
+            "does not divide.*this is trial 1: backbone.heads = 3. Take one of these",
+        ),
+        (
             "demo none sasrec id --set 'tune.space={train.width: [9]}' "
             "--set backbones.sasrec.heads=2 --out s",
             "does not divide.*this is trial 1: train.width = 9. Take one of these",
@@ -410,12 +506,17 @@ def test_a_mistake_is_named_with_what_to_do(project: Path, words: str, said: str
 
 
 def test_check_tells_what_is_wrong_with_the_lists(project: Path) -> None:
-    wrong = {"space": {"train.droput": [0.1]}, "methods": {"spectran": {"order": [0]}}}
+    wrong = {
+        "space": {"train.droput": [0.1]},
+        "methods": {"spectran": {"order": [0]}},
+        "backbones": {"bert4rec": {"rho": [2]}},
+    }
     write(project, SMALL, LISTS | wrong)
     done = CliRunner().invoke(APP, ["check"])
     assert done.exit_code == 2
     assert re.search(r"tune\.space: train\.droput: .*mean train\.dropout\?", done.stdout)
     assert "tune.methods.spectran: order: " in done.stdout
+    assert "tune.backbones.bert4rec: rho: " in done.stdout
 
 
 def test_without_optuna_it_says_what_to_install(

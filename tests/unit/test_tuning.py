@@ -16,6 +16,7 @@ from pipeline.tuning import journal
 from pipeline.tuning.journal import Trial, opened
 from pipeline.tuning.propose import propose
 from pipeline.tuning.space import Space, lay, mistakes, space_for
+from pipeline.tuning.unwritten import unwritten
 from pipeline.tuning.write import block, write
 from tests import plain
 
@@ -82,10 +83,60 @@ def test_a_variant_takes_the_lists_of_its_file_unless_it_has_its_own(tmp_path: P
 
 def test_a_laid_configuration_outranks_the_data_set(tmp_path: Path) -> None:
     params = with_tune(tmp_path)
-    changed = lay(params, "spectran", {"train.width": 8, "train.loss.negatives": 5, "std": 0.5})
+    changed = lay(
+        params, "sasrec", "spectran", {"train.width": 8, "train.loss.negatives": 5, "std": 0.5}
+    )
     found = changed.train_for("demo", "sasrec", "spectran")
     assert (found.width, found.loss.negatives, found.loss.temperature) == (8, 5, 0.07)
     assert changed.methods["spectran"]["std"] == 0.5 and params.methods["spectran"]["std"] == 0.02
+
+
+def test_a_backbones_keys_are_searched_with_every_method_on_it(tmp_path: Path) -> None:
+    lists = {"bert4rec": {"rho": ["0.2", 0.4], "last_only": [0, 1]}}
+    params = with_tune(tmp_path, space={}, methods={}, backbones=lists)
+    for method in ("id", "spectran"):
+        space = space_for(params, "toys", "bert4rec", method)
+        assert repr(dict(space.listed)) == repr(
+            {"backbone.last_only": (0.0, 1.0), "backbone.rho": (0.2, 0.4)}
+        )
+        assert space.first == {"backbone.last_only": 0.1, "backbone.rho": 0.4}
+        assert space.size == 3 * 2
+    said = r"for id\. List values in .*tune\.methods\.id or tune\.backbones\.sasrec"
+    with pytest.raises(ConfigError, match=said):
+        space_for(params, "toys", "sasrec", "id")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "searched"),
+    [
+        ("bert4rec_prefixes", ["backbone.last_only", "backbone.rho"]),
+        ("bert4rec_rho_20", ["backbone.last_only"]),  # with another rho it would not be itself
+        ("bert4rec_last", ["backbone.rho"]),
+        ("bert4rec_patient", ["backbone.inner"]),  # has lists of its own
+        ("hstu", []),
+    ],
+)
+def test_a_variant_of_a_backbone_keeps_what_makes_it_one(
+    tmp_path: Path, backbone: str, searched: list[str]
+) -> None:
+    lists = {
+        "bert4rec": {"rho": [0.2, 0.6], "last_only": [0.0, 0.5]},
+        "bert4rec_patient": {"inner": [2, 4]},
+    }
+    shared = {"train.dropout": [0.1, 0.2]}
+    params = with_tune(tmp_path, space=shared, methods={}, backbones=lists)
+    assert list(space_for(params, "toys", backbone, "id").listed) == [*searched, "train.dropout"]
+
+
+def test_a_backbones_key_is_laid_into_the_backbone_of_the_cell_only(tmp_path: Path) -> None:
+    params = with_tune(tmp_path)
+    changed = lay(params, "bert4rec", "spectran", {"backbone.rho": 0.6, "std": 0.5})
+    assert changed.backbones["bert4rec"] == params.backbones["bert4rec"] | {"rho": 0.6}
+    assert changed.methods["spectran"] == params.methods["spectran"] | {"std": 0.5}
+    for kind, name in (("backbones", "bert4rec"), ("methods", "spectran")):
+        kept = [{k: v for k, v in getattr(p, kind).items() if k != name} for p in (params, changed)]
+        assert kept[0] == kept[1]
+    assert params.backbones["bert4rec"]["rho"] == 0.4
 
 
 @pytest.mark.parametrize(
@@ -103,6 +154,13 @@ def test_a_laid_configuration_outranks_the_data_set(tmp_path: Path) -> None:
         ({"methods": {"spectran": {"ordre": [1]}}}, r"methods\.spectran: ordre.*mean order\?"),
         ({"methods": {"spectran": {"fusion": ["sum"]}}}, r"spectran: fusion: .*found 'sum'"),
         ({"methods": {"spectran": {"of": ["id"]}}}, r"methods\.spectran: of: unknown key"),
+        ({"backbones": {"bert4reck": {"rho": [1]}}}, r"block in backbones.*mean bert4rec\?"),
+        ({"backbones": {"bert4rec": {"roh": [0.2]}}}, r"backbones\.bert4rec: roh: .*mean rho\?"),
+        ({"backbones": {"bert4rec": {"rho": [0.2, 0]}}}, r"bert4rec: rho: .*found 0\)"),
+        ({"backbones": {"bert4rec": {"rho": [0.2, "0.2"]}}}, r"bert4rec: rho: a value is listed"),
+        ({"backbones": {"sasrec": {"rho": [0.2]}}}, r"tune\.backbones\.sasrec: rho: unknown key"),
+        ({"backbones": {"sasrec": {"train.dropout": [0.2]}}}, r"train\.dropout: unknown key"),
+        ({"backbones": {"none": {"rho": [0.2]}}}, r"backbones\.none: rho: unknown .*Known: none"),
     ],
 )
 def test_mistakes_in_the_lists_are_told_with_near_misses(
@@ -318,6 +376,35 @@ def test_the_methods_of_the_repository_can_be_written(method: str) -> None:
     assert bool(merging) == (method in ("llminit", "spectran"))
     kept = changed.splitlines()
     assert len([line for line in text.splitlines() if line not in kept]) <= 1
+
+
+def test_another_value_of_the_backbone_is_not_written_and_a_variant_is_named(
+    tmp_path: Path,
+) -> None:
+    params = with_tune(tmp_path)
+    held = {"backbone.rho": 0.4, "train.dropout": 0.3}
+    assert unwritten(params, "bert4rec", held) == ""
+    assert unwritten(params, "sasrec", CHOICE) == ""
+    said = unwritten(params, "bert4rec", {"backbone.rho": 0.2, "train.dropout": 0.3})
+    assert said.startswith(
+        "params.yaml: backbones.bert4rec: the best trial has rho: 0.2 (the block: 0.4)"
+    )
+    assert "Take bert4rec_rho_20," in said
+    assert "Take bert4rec," in unwritten(params, "bert4rec_rho_20", {"backbone.rho": 0.4})
+
+
+@pytest.mark.parametrize("backbone", ["bert4rec", "bert4rec_prefixes"])
+def test_the_variant_to_add_is_a_block_as_it_can_be_pasted(tmp_path: Path, backbone: str) -> None:
+    params = with_tune(tmp_path)
+    chosen = {"backbone.last_only": 0.5, "backbone.rho": 0.6}
+    said = unwritten(params, backbone, chosen)
+    pasted = yaml.safe_load(said.split("`")[1])
+    block = params.backbones[backbone]
+    name = f"{backbone}_last_only_0_5_rho_0_6"
+    assert pasted == {name: block | {"of": "bert4rec", "last_only": 0.5, "rho": 0.6}}
+    added = params.model_copy(update={"backbones": params.backbones | pasted})
+    assert unwritten(added, name, chosen) == "", "its values are those found"
+    assert f"Take {name}," in unwritten(added, backbone, chosen)
 
 
 def test_the_block_is_shown_as_it_would_stand() -> None:
