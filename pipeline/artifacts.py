@@ -190,7 +190,7 @@ COMPARISONS = Table(
 )
 """Paired tests over users: each cell against the ID-only one (`id`) and the best one (`best`), and
 text cells against the strongest trained one without text (`plain`) and against their own form on
-text without meaning (`control`)."""
+text without meaning (`control`); variants against the method they are made from (`base`)."""
 
 COLLAPSE = Table(
     "collapse",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from pipeline import naming
 from pipeline.artifacts import RANKS, Artifact
 from pipeline.config import Grid, Params, TextCells, TrainConfig
 from pipeline.errors import ArtifactError, ConfigError, near_miss
@@ -112,6 +114,15 @@ def cells(grid: Grid, dataset: str) -> list[Cell]:
 def all_cells(grid: Grid) -> list[Cell]:
     """Return the cells of every data set of the grid."""
     return [cell for dataset in grid.dataset for cell in cells(grid, dataset)]
+
+
+def bases(shown: Sequence[Cell], methods: Mapping[str, dict[str, Any]]) -> dict[Cell, Cell]:
+    """Return the variants of a method among cells -> the cell of that method, if it is among them.
+
+    methods: the blocks of params.yaml; a variant names its method with `of`.
+    """
+    found = {c: replace(c, method=naming.file_of("methods", c.method, methods)) for c in shown}
+    return {cell: base for cell, base in found.items() if base != cell and base in found}
 
 
 def finished(root: Path, params: Params, cell: Cell) -> bool:

@@ -16,7 +16,7 @@ def evaluate(
 ) -> None:
     """Compute metrics and paired tests of DATASET from the ranks of every cell in the grid."""
     from pipeline import artifacts
-    from pipeline.cells import cells, refuse_leftovers
+    from pipeline.cells import bases, cells, refuse_leftovers
     from pipeline.evaluation.comparisons import compare
     from pipeline.evaluation.metrics import measure, slice_sizes
     from pipeline.evaluation.outcomes import load_grid
@@ -48,7 +48,9 @@ def evaluate(
     }
     items = outcomes[0].items
     metrics = measure(outcomes, config)
-    comparisons = compare(outcomes, config, run.params.controls)
+    comparisons = compare(
+        outcomes, config, run.params.controls, bases(list(known), run.params.methods)
+    )
     written = [
         artifacts.METRICS.save(
             run.target, metrics, items=items, params=provenance, dataset=dataset

@@ -1,6 +1,6 @@
 """Paired tests over users: each cell against the ID-only one and against the best one; those that
 read text also against the strongest trained model without text, and against the same method on
-text that says nothing about its items.
+text that says nothing about its items; variants of a method against that method.
 
 A user's value is the mean over seeds. The t test decides, since its interval is the one shown;
 Wilcoxon's signed ranks stand beside it. Corrected by Holm's step-down rule, which holds under any
@@ -103,11 +103,15 @@ def strongest_plain(cell: Cell, strength: Mapping[Cell, float]) -> Cell | None:
 
 
 def compare(
-    outcomes: Sequence[Outcomes], config: EvaluateConfig, controls: Mapping[str, str]
+    outcomes: Sequence[Outcomes],
+    config: EvaluateConfig,
+    controls: Mapping[str, str],
+    bases: Mapping[Cell, Cell],
 ) -> pa.Table:
     """Return the rows of COMPARISONS for cells of one data set.
 
     controls: encoders without meaning -> the encoder they are made from, see `Params.controls`.
+    bases: variants of a method -> the cell of that method, see `cells.bases`.
 
     The best cell is the one with the highest mean of the same split, metric and K; chosen on the
     users it is then tested on, its lead is somewhat flattered.
@@ -126,7 +130,7 @@ def compare(
                     for c, part in valid.items()
                     if len(part.user)
                 }
-                for row in _families(values, strength, controls, config.alpha):
+                for row in _families(values, strength, controls, bases, config.alpha):
                     rows.append({**row, "split": split, "metric": metric, "k": k})
     return pa.Table.from_pylist(rows, schema=artifacts.COMPARISONS.schema)
 
@@ -135,6 +139,7 @@ def _families(
     values: dict[Cell, np.ndarray],
     strength: Mapping[Cell, float],
     controls: Mapping[str, str],
+    bases: Mapping[Cell, Cell],
     alpha: float,
 ) -> Iterator[dict[str, Any]]:
     best = max(values, key=lambda cell: float(values[cell].mean()))
@@ -147,6 +152,7 @@ def _families(
             for other in values
             if other.encoder in controls
         ],
+        "base": [(cell, bases.get(cell)) for cell in values],
     }
     for name, reference in references.items():
         pairs = [

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.cells import Cell
+from pipeline.cells import Cell, bases
 from pipeline.config import EvaluateConfig, Strata
 from pipeline.evaluation.comparisons import compare, holm, id_only, paired
 from pipeline.evaluation.metrics import METRICS
@@ -78,7 +78,7 @@ def test_seeds_are_averaged_before_the_test():
     # Seeds disagree per user, their means are equal: nothing to find.
     a = outcomes("id", [[1, 5, 1, 5], [5, 1, 5, 1]])
     b = outcomes("spectran", [[5, 1, 5, 1], [1, 5, 1, 5]], "hash")
-    rows = [r for r in compare([a, b], CONFIG, CONTROLS).to_pylist() if r["metric"] == "ndcg"]
+    rows = [r for r in compare([a, b], CONFIG, CONTROLS, {}).to_pylist() if r["metric"] == "ndcg"]
     assert rows and all(row["difference"] == 0 and row["p_t"] == 1 for row in rows)
 
 
@@ -93,6 +93,7 @@ def test_every_cell_meets_id_and_the_best():
         ],
         CONFIG,
         CONTROLS,
+        {},
     ).to_pylist()
     rows = [r for r in found if r["metric"] == "ndcg"]
     pairs = {(r["against"], r["method"], r["other_method"]): r for r in rows}
@@ -134,7 +135,7 @@ def test_text_meets_the_strongest_model_without_text_chosen_on_validation_users(
         on_both("id", low, low, backbone="hstu"),
         on_both("spectran", high, high, "hash", "hstu"),
     ]
-    rows = [r for r in compare(cells, CONFIG, CONTROLS).to_pylist() if r["against"] == "plain"]
+    rows = [r for r in compare(cells, CONFIG, CONTROLS, {}).to_pylist() if r["against"] == "plain"]
     found = {(r["method"], r["backbone"], r["other_method"], r["other_backbone"]) for r in rows}
     assert found == {("spectran", "sasrec", "id_softmax", "sasrec")}
     row = next(r for r in rows if (r["split"], r["metric"]) == ("test", "ndcg"))
@@ -153,19 +154,46 @@ def test_text_meets_its_own_form_on_text_without_meaning():
         outcomes("svd", low, "noise"),  # its form on the real text was not run
         outcomes("spectran", low, "hash", "hstu"),
     ]
-    rows = [r for r in compare(cells, CONFIG, CONTROLS).to_pylist() if r["against"] == "control"]
+    rows = [
+        r for r in compare(cells, CONFIG, CONTROLS, {}).to_pylist() if r["against"] == "control"
+    ]
     found = {(r["encoder"], r["method"], r["other_encoder"], r["other_backbone"]) for r in rows}
     assert found == {("hash", "spectran", "noise", "sasrec")}
     assert all(r["difference"] > 0 for r in rows)
-    assert "control" not in compare(cells, CONFIG, {})["against"].to_pylist()
+    assert "control" not in compare(cells, CONFIG, {}, {})["against"].to_pylist()
+
+
+def test_a_variant_meets_the_method_it_is_made_from():
+    rng = np.random.default_rng(0)
+    low, mid, high = (rng.integers(1, top, size=(2, 80)) for top in (60, 30, 6))
+    made = [
+        outcomes("spectran", high, "hash"),
+        outcomes("spectran_sigma", mid, "hash"),
+        outcomes("spectran_identity", low, "hash"),
+        outcomes("spectran_sigma", mid, "noise"),  # its method was not run there
+        outcomes("spectran_sigma", mid, "hash", "hstu"),
+    ]
+    blocks = {name: {"of": "spectran"} for name in ("spectran_sigma", "spectran_identity")}
+    pairs = bases([one.cell for one in made], {"spectran": {}, **blocks})
+    rows = [r for r in compare(made, CONFIG, {}, pairs).to_pylist() if r["against"] == "base"]
+    rows = [r for r in rows if r["metric"] == "ndcg"]
+    assert [(r["encoder"], r["backbone"], r["method"], r["other_method"]) for r in rows] == [
+        ("hash", "sasrec", name, "spectran") for name in ("spectran_sigma", "spectran_identity")
+    ]
+    ranks = (np.asarray(r, dtype=float) for r in (mid, low, high))
+    sigma, identity, full = (METRICS["ndcg"](rank, 10).mean(axis=0) for rank in ranks)
+    tests = [paired(value, full, 0.05) for value in (sigma, identity)]
+    assert [r["difference"] for r in rows] == [test.difference for test in tests]
+    assert [r["low"] for r in rows] == [test.low for test in tests]
+    assert [r["p_t_holm"] for r in rows] == holm([test.p_t for test in tests])
 
 
 def test_without_validation_users_nothing_is_the_strongest():
     rank = np.random.default_rng(0).integers(1, 9, size=(1, 30))
     cells = [outcomes("id", rank), outcomes("id_softmax", rank), outcomes("morec", rank, "hash")]
-    assert "plain" not in compare(cells, CONFIG, CONTROLS)["against"].to_pylist()
+    assert "plain" not in compare(cells, CONFIG, CONTROLS, {})["against"].to_pylist()
 
 
 def test_without_users_there_are_no_rows():
     empty = outcomes("id", np.empty((1, 0)))
-    assert len(compare([empty, replace(empty)], CONFIG, CONTROLS)) == 0
+    assert len(compare([empty, replace(empty)], CONFIG, CONTROLS, {})) == 0
