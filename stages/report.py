@@ -82,8 +82,8 @@ def _page(run: Run) -> None:
     from pipeline import artifacts
     from pipeline.cells import all_cells
     from pipeline.files import TEMPORARY, write_atomic
-    from pipeline.reporting import efficiency, weights, widths
-    from pipeline.reporting.exports import report_markdown, results_csv, table_csv
+    from pipeline.reporting.exports import report_markdown, results_csv
+    from pipeline.reporting.figure_tables import figure_tables
     from pipeline.reporting.methods import origins
     from pipeline.reporting.page import render
 
@@ -111,24 +111,11 @@ def _page(run: Run) -> None:
     if run.plan(reads=reads, writes=paths, memory_bytes=3 * 10**8, disk_bytes=5 * 10**6):
         return
     chapters = [_chapter(run, dataset) for dataset in grid.dataset]
-    summaries = [row for c in chapters for row in c.weights_summary]
     texts = (
         render(chapters, origins(run.params)),
         results_csv((c.numbers, c.protocol_short) for c in chapters),
         report_markdown((c.numbers, c.protocol, c.findings, c.settings) for c in chapters),
-        table_csv(
-            [row for c in chapters for row in efficiency.cost_rows(c.numbers, c.costs)],
-            efficiency.COLUMNS,
-        ),
-        table_csv(
-            [row for c in chapters for row in weights.position_rows(c.positions)],
-            weights.POSITION_COLUMNS,
-        ),
-        table_csv(*weights.summary_table(summaries)),
-        table_csv(
-            [row for c in chapters for row in widths.sweep_rows(c.numbers, c.sweeps)],
-            widths.COLUMNS,
-        ),
+        *figure_tables(chapters),
     )
     for path, text in zip(paths, texts, strict=True):
         write_atomic(path, text.encode(), run.target / TEMPORARY)
