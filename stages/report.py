@@ -25,6 +25,7 @@ FILES = (
     "efficiency.csv",
     "spectral_weights.csv",
     "spectral_summary.csv",
+    "ablations.csv",
     "widths.csv",
 )
 
@@ -53,7 +54,8 @@ def report(
     ] = False,
 ) -> None:
     """Write the report: a self-contained HTML page, results.csv and results.md, and the numbers
-    of its figures as CSV: efficiency, spectral_weights, spectral_summary, widths.
+    of its figures as CSV: efficiency, spectral_weights, spectral_summary, ablations,
+    widths.
 
     With --card: write a result card instead, a folder that is kept in the repository.
     """
@@ -126,6 +128,7 @@ def _page(run: Run) -> None:
 def _chapter(run: Run, dataset: str) -> Chapter:
     from pipeline import artifacts, naming
     from pipeline.cells import cells
+    from pipeline.reporting.ablations import ablations, refuse_untested
     from pipeline.reporting.page import Chapter
     from pipeline.reporting.protocol import (
         is_quick,
@@ -135,6 +138,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         protocol,
         short,
     )
+    from pipeline.reporting.published import published_values
     from pipeline.reporting.tables import Numbers
 
     params = run.params
@@ -159,6 +163,9 @@ def _chapter(run: Run, dataset: str) -> Chapter:
                 ].to_pylist()
                 for seed in cell.seeds(params)
             }
+    backbones = {cell.backbone for cell in wanted}
+    variants = ablations(params, wanted, published_values(dataset, backbones, params))
+    refuse_untested(run.root, numbers, variants)
     topics = protocol(params, dataset, wanted)
     return Chapter(
         numbers=numbers,
@@ -174,11 +181,9 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         collapse=_of_models(run, artifacts.COLLAPSE, dataset, items),
         sizes=_of_models(run, artifacts.SIZES, dataset, items),
         times=_times(run, wanted),
-        files={
-            name: naming.file_of("backbones", name, params.backbones)
-            for name in {cell.backbone for cell in wanted}
-        },
+        files={name: naming.file_of("backbones", name, params.backbones) for name in backbones},
         provenance=header["params"]["cells"],
+        ablations=variants,
         monitor=f"valid/ndcg@{params.train_for(dataset).monitor_k}",
     )
 

@@ -217,6 +217,7 @@ def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> 
     left = min(left, 210)
     height = TOP + row * len(bars) + BOTTOM
     values = [v for bar in bars for v in (bar.mean, bar.low, bar.high) if v is not None]
+    values += [] if reference is None else [reference]
     x = axis(title, values, zero=True)
     base = height - BOTTOM
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import artifacts, naming
+from pipeline import artifacts
 from pipeline.cells import NONE, Cell, cells, finished
 from pipeline.config import Params
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.outcomes import Outcomes, load_grid, made_otherwise
-from pipeline.params import read_yaml
 from pipeline.reporting.card_analyses import KEY, gather
 from pipeline.reporting.cards import PROVENANCE, RANKS, check_name, outcomes, rebuild
 from pipeline.reporting.logs import minutes
-from pipeline.reporting.orderings import K
 from pipeline.reporting.protocol import line, own_settings, protocol, short
+from pipeline.reporting.published import published_rows, published_values
 from pipeline.reporting.searches import KEY as SEARCHES
 from pipeline.reporting.searches import gather_searches
-
-REFERENCE = Path(__file__).parent / "reference.yaml"
-PUBLISHED = f"NDCG@{K}"
-"""Key of the values in it that orderings are compared with."""
 
 
 def collect(
@@ -192,28 +187,19 @@ def _block(
     entries.sort(key=lambda entry: order.index(entry["cell"]))
     shown = [Cell.parse(entry["cell"]) for entry in entries]
     topics = protocol(params, dataset, shown)
-    references = read_yaml(REFERENCE).get(dataset, {})
     backbones = {cell.backbone for cell in shown}
     return {
         "protocol": line(topics),
         "protocol_short": short(topics),
         "settings": own_settings(params, shown),
-        "reference": [r for r in references.get("rows", []) if r["backbone"] in backbones],
-        "published": _published(references.get(PUBLISHED, {}), backbones, params),
+        "reference": published_rows(dataset, backbones),
+        "published": published_values(dataset, backbones, params),
         "controls": sorted({cell.encoder for cell in shown} & params.transformed),
         "control_of": {c: b for c, b in params.controls.items() if c in {s.encoder for s in shown}},
         "missing": [str(cell) for cell in gathered.missing],
         SEARCHES: gather_searches(root, [*shown, *gathered.missing], (old or {}).get(SEARCHES, {})),
         "cells": entries,
     }
-
-
-def _published(
-    known: Mapping[str, Mapping[str, float]], backbones: Collection[str], params: Params
-) -> dict[str, Mapping[str, float]]:
-    """Return the published values of backbones; a variant has those of the one it is made from."""
-    files = {name: naming.file_of("backbones", name, params.backbones) for name in backbones}
-    return {name: known[files[name]] for name in sorted(files) if files[name] in known}
 
 
 def _joined(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

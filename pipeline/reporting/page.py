@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.cells import NONE, Cell
 from pipeline.evaluation.comparisons import ID_ONLY
 from pipeline.naming import flat
+from pipeline.reporting.ablations import Ablation, ablation_groups
 from pipeline.reporting.charts import (
     Bar,
     Panel,
@@ -67,6 +68,8 @@ class Chapter:
     """Of the cells whose logs tell."""
     files: Mapping[str, str]
     """Backbone -> the file that reads its block."""
+    ablations: Sequence[Ablation]
+    """Methods and their variants."""
     monitor: str
     """The validation curve that stops training."""
     title: str = field(init=False)
@@ -169,6 +172,11 @@ class Chapter:
     def position_panels(self) -> list[Panel]:
         """f over the components, its start and Sigma; one chart per cell, one line per seed."""
         return position_charts(self.positions)
+
+    @property
+    def ablation_groups(self) -> list[tuple[str, Panel, list[dict[str, str]]]]:
+        """Per text and backbone: what variants are worth, as a chart and as a table."""
+        return ablation_groups(self.numbers, self.ablations)
 
     @property
     def sweeps(self) -> list[Sweep]:

@@ -29,6 +29,8 @@ SKILL = {
     "alphafuse": 6.0,
     "svd": 7.0,
     "spectran": 14.0,
+    "spectran_sigma": 9.0,
+    "spectran_identity": 13.9,
 }
 """Larger is better: ranks are drawn from N ** (u ** (skill / 1.6))."""
 TIMES = {"epochs": 12, "rank_seconds": 0.65, "rank_users": VALID + TEST}

@@ -64,11 +64,11 @@ def test_a_card_tells_minutes_protocol_and_tests(card):
 
 
 def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tmp_path):
-    import pipeline.reporting.gather as cards
+    from pipeline.reporting import published
 
     reference = tmp_path / "reference.yaml"
-    reference.write_text(cards.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(cards, "REFERENCE", reference)
+    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
+    monkeypatch.setattr(published, "REFERENCE", reference)
     report(measured.run("report", quiet=True), ["demo"], "tiny", True)
     text = (measured.root / "report/cards/tiny/card.md").read_text()
     assert "| paper, SASRec Base (SpecTran Table 2) | .0246 | .0281 | .0482 | .0626 | - |" in text
@@ -97,11 +97,11 @@ def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tm
 def test_a_variant_of_a_backbone_is_compared_with_the_order_for_its_backbone(
     measured, monkeypatch, tmp_path
 ):
-    import pipeline.reporting.gather as cards
+    from pipeline.reporting import published
 
     reference = tmp_path / "reference.yaml"
-    reference.write_text(cards.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(cards, "REFERENCE", reference)
+    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
+    monkeypatch.setattr(published, "REFERENCE", reference)
     text = measured.params_path.read_text()
     assert "\n  sasrec_catalogue:" in text and "backbone: [sasrec]" in text
     text = text.replace("backbone: [sasrec]", "backbone: [sasrec_twin]")
@@ -117,11 +117,11 @@ def test_a_variant_of_a_backbone_is_compared_with_the_order_for_its_backbone(
 
 
 def test_encoders_on_changed_text_have_no_orderings(measured, monkeypatch, tmp_path):
-    import pipeline.reporting.gather as cards
+    from pipeline.reporting import published
 
     reference = tmp_path / "reference.yaml"
-    reference.write_text(cards.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(cards, "REFERENCE", reference)
+    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
+    monkeypatch.setattr(published, "REFERENCE", reference)
     text = measured.params_path.read_text()
     assert text.count("\n    transform: null\n") >= 1
     measured.params_path.write_text(

@@ -13,7 +13,6 @@ from pipeline.evaluation.comparisons import Paired
 from pipeline.naming import names
 from pipeline.params import load, read_yaml
 from pipeline.reporting.exports import table_csv
-from pipeline.reporting.gather import PUBLISHED, REFERENCE
 from pipeline.reporting.orderings import (
     COLUMNS,
     Pair,
@@ -21,6 +20,7 @@ from pipeline.reporting.orderings import (
     orderings,
     orderings_markdown,
 )
+from pipeline.reporting.published import PUBLISHED, REFERENCE
 from tests.ranked import ranked
 
 PUBLISHED_HERE = {
