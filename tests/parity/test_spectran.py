@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import torch
 
 from pipeline.backbones import sasrec
+from pipeline.errors import ConfigError
 from pipeline.methods import svd
-from pipeline.methods.spectran import Config, SpectralAttention
+from pipeline.methods.spectran import Config, SpectralAttention, build
+from pipeline.model import Parts
+from pipeline.objectives.ranking import ranking_loss
 from pipeline.training.steps import adam
 from pipeline.values import Spectrum
 from tests import plain
@@ -60,21 +64,47 @@ def test_constant_term_alone_is_scaled_identity() -> None:
     assert np.allclose(made.text().detach()[1:], expected, atol=1e-5)
 
 
-def test_table_equals_a_loop_over_the_definition() -> None:
-    made = adapter()
+def viewed(view: str) -> Spectrum:
+    """Decompose rows of unequal length as the view says."""
+    rows = unit_rows() * np.linspace(1, 3, N)[:, None]
+    if view.startswith("unit"):
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    if view.endswith("centred"):
+        rows -= rows.mean(axis=0)
+    return spectrum(rows)
+
+
+@pytest.mark.parametrize("view", ["unit", "centred", "raw", "unit_centred"])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("value", ["u", "sqrt_n_u"])
+def test_table_equals_a_loop_over_the_definition(
+    value: str, scaled: bool, view: str, params: Any
+) -> None:
+    shape = sasrec.Config(history=5, blocks=1, heads=1, init_std=0.02, norm_eps=1e-8)
+    parts = Parts(
+        params.train.model_copy(update={"width": 5}),
+        lambda width: sasrec.build(shape, width, 0.0),
+        lambda: ranking_loss(params.train.loss, np.ones(N + 1)),
+    )
+    torch.manual_seed(0)
+    how = config(value=value, scaled=scaled, view=view)
+    inputs: Any = SimpleNamespace(spectrum=viewed)
+    (made,) = build(how, inputs, parts).model.adapters.values()
+    assert isinstance(made, SpectralAttention)
     made.shrink.data.fill_(0.05)
-    spec = spectrum()
+    spec = viewed(view)
     q, k, a = (p.detach().numpy().astype(np.float64) for p in (made.query, made.key, made.position))
     expected = np.zeros((N, 5))
     for item in range(N):
         for d in range(5):
             for j in range(len(spec.s)):
-                score = sum(q[d, h] * k[j, h] for h in range(4))
+                score = sum(q[d, h] * k[j, h] for h in range(4)) / (math.sqrt(4) if scaled else 1)
                 weight = math.copysign(max(abs(score) - 0.05, 0.0), score)
                 if j == d:
                     ratio = float(spec.s[j] / spec.s[0])
                     weight += float(spec.s[0]) * sum(a[p] * ratio**p for p in range(4))
-                expected[item, d] += spec.u[item, j] * weight
+                size = math.sqrt(N) if value == "sqrt_n_u" else 1
+                expected[item, d] += size * spec.u[item, j] * weight
     ids = made.id.detach().numpy()[1:]
     assert np.allclose(made.table().detach()[1:], expected + ids, atol=1e-5)
 
@@ -275,9 +305,6 @@ def test_a_frozen_position_is_no_parameter() -> None:
 
 
 def test_settings_without_any_text_are_refused(inputs: Any, params: Any) -> None:
-    from pipeline.errors import ConfigError
-    from pipeline.methods.spectran import build
-
     with pytest.raises(ConfigError, match="attention and position are both none"):
         build(config(attention="none", position="none"), inputs, params)
 
