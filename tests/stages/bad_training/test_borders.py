@@ -109,8 +109,18 @@ def test_histories_longer_than_l_train(here: Callable[..., Path]) -> None:
         trained(*cell_of("spectran", backbone))
 
 
-def test_strata_without_users_are_dashes(here: Callable[..., Path]) -> None:
-    """Every item is trained on at least once and at most six times: one stratum has all users."""
+@pytest.mark.parametrize(
+    ("cold", "median", "users"),
+    [
+        (6, 50, {"warm": 0, "median": 0, "cold": 10, "unseen": 0}),
+        (1, 3, {"warm": 5, "median": 5, "cold": 0, "unseen": 0}),
+    ],
+    ids=["all cold", "none cold"],
+)
+def test_strata_without_users_are_dashes(
+    here: Callable[..., Path], cold: int, median: int, users: dict[str, int]
+) -> None:
+    """Test targets have two to four training events."""
     here()
     content = yaml.safe_load(Path("params.yaml").read_text())
     for group in content["grid"].values():
@@ -118,27 +128,32 @@ def test_strata_without_users_are_dashes(here: Callable[..., Path]) -> None:
             group |= {"method": [], **({"encoder": []} if "encoder" in group else {})}
     content["grid"] |= {"encoder": ["hash"], "plain": {"backbone": ["sasrec"], "method": ["id"]}}
     content["grid"]["baseline"] = {"backbone": ["none"], "method": ["popularity"]}
+    content["evaluate"]["strata"] = {"cold_at_most": cold, "median_at_most": median}
     Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     stats = {"users": USERS, "items": ITEMS}
     artifacts.save_json(artifacts.DATA_STATS, Path("artifacts"), stats, dataset="demo")
-    counts = Sequences.load(
-        Path("artifacts"), "demo", Catalog.load(Path("artifacts"), "demo")
-    ).train_counts()
-    assert counts[1:].min() >= 1 and counts.max() <= 6
+    data = Sequences.load(Path("artifacts"), "demo", Catalog.load(Path("artifacts"), "demo"))
+    counts = data.train_counts()[held_out(data, "test").targets]
+    assert (counts.min(), counts.max()) == (2, 4)
     for method in ("id", "popularity"):
         trained(*cell_of(method))
     for words in (("evaluate", "demo"), ("collapse", "demo"), ("report",)):
         done = run(*words)
         assert done.exit_code == 0, done.output
     metrics = artifacts.METRICS.load(Path("artifacts"), dataset="demo")[0].to_pylist()
-    users = {row["slice"]: row["users"] for row in metrics if row["split"] == "test"}
-    assert users == {"all": 10, "warm": 0, "median": 0, "cold": 10, "unseen": 0}
+    found = {row["slice"]: row["users"] for row in metrics if row["split"] == "test"}
+    assert found == {"all": USERS} | users
     assert {row["mean"] for row in metrics if not row["users"]} == {None}
     page = Path("artifacts/report/index.html").read_text()
     assert "Every test target has training events" in page
-    row = page[page.index("<h3>By how often") :].split("<tr>")[2].split("</tr>")[0]
-    cells = re.findall("<td.*?>(.*?)</td>", row)
-    assert len(cells) == 5 and [cells[place].strip() for place in (1, 2, 4)] == ["-"] * 3
+    lines = page[page.index("<h3>By how often") :].split("</table>")[0].split("<tr>")[2:]
+    shown = [[cell.strip() for cell in re.findall("<td.*?>(.*?)</td>", row)] for row in lines]
+    text = Path("artifacts/report/results.md").read_text()
+    lines = text[text.index("by how often") :].split("Bold:")[0].strip().splitlines()[4:]
+    shown += [[cell.strip() for cell in row.split("|")[2:-1]] for row in lines]
+    assert len(shown) == 4
+    for row in shown:
+        assert [cell == "-" for cell in row] == [False, *(not count for count in users.values())]
 
 
 # ------------------------------------------------------------------------- another one's results
