@@ -14,8 +14,9 @@ from pipeline.layers.attention import attend
 from pipeline.layers.cosine import unit_rows
 from pipeline.layers.packing import Packing
 from pipeline.methods.spectran import SpectralAttention
+from pipeline.training.parameters import modules_of
 from pipeline.training.setting import Setting
-from pipeline.training.steps import loss_of
+from pipeline.training.steps import adam, loss_of, thaw
 from tests.composed import method
 
 
@@ -92,3 +93,12 @@ def test_a_step_makes_the_table_and_its_norms_once(
     # Of the table and of the states; 64 negatives per history would be a third, far larger one.
     assert sorted(len(shape) for shape in normed) == [2, 3]
     assert normed[0][0] == rows or normed[1][0] == rows
+
+
+def test_a_step_updates_all_parameters_in_one_kernel(params: Params, inputs: Any) -> None:
+    """Also those with rates of their own; unfused, many small parameters wait for launches."""
+    made = method(params, inputs)
+    modules = modules_of(made)
+    groups = adam(thaw(modules, made.phases[0]), modules, params.train).param_groups
+    assert len(groups) > 1
+    assert [group["fused"] for group in groups] == [True] * len(groups)
