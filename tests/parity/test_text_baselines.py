@@ -9,6 +9,7 @@ items from 0 and pads with N.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,24 +304,49 @@ def build(name: str, inputs: Any, width: int, **changes: Any) -> Method:
     return made
 
 
-TOYS_ITEMS, TOYS_WIDTH, FEW = 11_757, 4_096, 100
+TOYS_ITEMS, TOYS_WIDTH, FEW = 11_757, 4_096, 150
+TABLE = (TOYS_ITEMS + 1) * 128
+"""Of ID vectors; the padding row counts."""
+ENCODER = 2 * (4 * 128 + 6 * 128 * 128 + 6 * 128) + 10 * 128 + 2 * 128
+"""SASRec: per block two norms, four projections of the attention and two feed-forward layers; ten
+positions; the last norm."""
+
+
+@cache
+def few_toys() -> SimpleNamespace:
+    values = np.random.default_rng(0).normal(size=(FEW + 1, TOYS_WIDTH)).astype(np.float32)
+    values[0] = 0
+    return SimpleNamespace(
+        semantic=SemanticEmbeddings(values, ""),
+        spectrum=cache(lambda view: centred(values[1:])),
+        catalog=range(FEW),
+    )
 
 
 def parameters_on_toys(name: str, **changes: Any) -> int:
     """Count with few items, then add the rows of the ID table: nothing else grows with N."""
-    values = np.random.default_rng(0).normal(size=(FEW + 1, TOYS_WIDTH)).astype(np.float32)
-    values[0] = 0
-    inputs = SimpleNamespace(
-        semantic=SemanticEmbeddings(values, ""),
-        spectrum=lambda view: centred(values[1:]),
-        catalog=range(FEW),
-    )
-    made = build(name, inputs, width=128, **changes)
+    made = build(name, few_toys(), width=128, **changes)
     terms = [term for phase in made.phases for _, term in phase.objectives.values()]
     whole = torch.nn.ModuleList([made.model, *terms])
     counts = {p: p.numel() for p in whole.parameters()}
     per_item = sum(p.shape[1] for p in counts if p.dim() == 2 and len(p) == FEW + 1)
     return sum(counts.values()) + per_item * (TOYS_ITEMS - FEW)
+
+
+def test_sasrec_parameter_count_of_the_paper() -> None:
+    """SpecTran Table 5: 1.70M. LLMInit has the same: only its start is another."""
+    assert parameters_on_toys("id") == TABLE + ENCODER == 1_705_728
+    assert parameters_on_toys("llminit") == 1_705_728
+
+
+@pytest.mark.parametrize("name", ["morec", "whitenrec"])
+def test_one_linear_layer_takes_the_place_of_the_id_table(name: str) -> None:
+    assert parameters_on_toys(name) == TOYS_WIDTH * 128 + 128 + ENCODER == 725_120
+
+
+def test_alphafuse_has_half_an_id_table_and_nothing_else() -> None:
+    """64 of the 128 columns carry ID vectors; the others are frozen."""
+    assert parameters_on_toys("alphafuse") == TABLE // 2 + ENCODER
 
 
 def test_unisrec_parameter_count_of_the_paper() -> None:
@@ -331,6 +357,12 @@ def test_unisrec_parameter_count_of_the_paper() -> None:
 def test_rlmrec_parameter_count_of_the_paper() -> None:
     """SpecTran Table 5: 9.60M, a projector 4096-2080-64 and 64 ID columns."""
     assert parameters_on_toys("rlmrec", fusion="concat") == 9_608_160
+
+
+def test_rlmrec_parameter_count_of_full_width() -> None:
+    """A projector 4096-2112-128 beside the whole ID table."""
+    projector = TOYS_WIDTH * 2112 + 2112 + 2112 * 128 + 128
+    assert parameters_on_toys("rlmrec") == TABLE + ENCODER + projector == 10_629_056
 
 
 def test_llm_esr_parameter_count() -> None:
