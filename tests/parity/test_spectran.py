@@ -208,6 +208,26 @@ def test_initial_sizes_on_unit_rows() -> None:
     assert size == pytest.approx(0.8 * 0.02**2 * math.sqrt(120), rel=0.3)
 
 
+def test_text_starts_with_entries_of_s1_over_root_n() -> None:
+    """Columns of U have norm one: the entries' mean square is sum f^2 / (N D) but for A."""
+    items, width = 400, 128
+    rows = np.random.default_rng(0).normal(size=(items, 160)) + 2.0
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert (rows @ rows.T).mean() == pytest.approx(0.8, abs=0.01)  # as in a language model
+    u, s, vt = np.linalg.svd(rows, full_matrices=False)
+    parts = (np.zeros(160), u, s, vt.T)
+    spec = Spectrum("unit", *(p.astype(np.float32) for p in parts), "")
+    torch.manual_seed(0)
+    made = SpectralAttention(spec, width, 0.02, config(query_width=120, std=0.02))
+    ratio = s[:width] / s[0]
+    weights = s[0] * (1 + ratio + ratio**2 + ratio**3)
+    found = float(made.text().detach()[1:].square().mean())
+    # |A| is 0.0035 beside weights of 18 and more.
+    assert found == pytest.approx((weights**2).sum() / (items * width), rel=1e-4)
+    # The powers above 0 add a tenth: their ratios are 0.06, but for the first, which are one.
+    assert made.measures()["std_text"] == pytest.approx(1.1 * s[0] / math.sqrt(items), rel=0.01)
+
+
 # ---------------------------------------------------------------- variants
 
 
