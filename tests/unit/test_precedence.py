@@ -99,7 +99,7 @@ def test_the_command_line_s_width_is_the_key_that_messages_name(tmp_path: Path) 
 
 def test_a_search_still_changes_what_the_command_line_sets(tmp_path: Path) -> None:
     changes = {"datasets.demo.train.dropout": 0.65, "datasets.demo.train.width": 6}
-    tried = lay(written(tmp_path, {}, changes), "id", {"train.dropout": 0.1})
+    tried = lay(written(tmp_path, {}, changes), ID.backbone, "id", {"train.dropout": 0.1})
     assert (ID.train(tried).dropout, ID.train(tried).width) == (0.1, 6)
 
 
