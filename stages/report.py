@@ -54,8 +54,7 @@ def report(
     ] = False,
 ) -> None:
     """Write the report: a self-contained HTML page, results.csv and results.md, and the numbers
-    of its figures as CSV: efficiency, spectral_weights, spectral_summary, ablations,
-    widths.
+    of its figures as CSV: efficiency, spectral_weights, spectral_summary, ablations, widths.
 
     With --card: write a result card instead, a folder that is kept in the repository.
     """

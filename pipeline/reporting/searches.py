@@ -17,7 +17,8 @@ from pipeline.reporting.exports import escape, table_row
 from pipeline.reporting.tables import Numbers, number
 
 KEY = "searches"
-"""Of a data set's block in provenance.json: cell -> objective, trials, best, depends."""
+"""Of a data set's block in provenance.json: cell -> what is KEPT."""
+KEPT = ("objective", "trials", "best", "depends")
 COLUMNS = (*PARTS, "trial", "configuration", "objective", "value", "best_epoch", "chosen")
 
 
@@ -32,9 +33,9 @@ def gather_searches(
     for cell in cells:
         if artifacts.TUNED.path(root, **cell.fields).exists():
             content = artifacts.load_json(artifacts.TUNED, root, **cell.fields)
-            found[str(cell)] = {
-                name: content[name] for name in ("objective", "trials", "best", "depends")
-            }
+            if lacking := [name for name in KEPT if name not in content]:
+                raise artifacts.TUNED.fail(root, cell.fields, f"lacks {', '.join(lacking)}.")
+            found[str(cell)] = {name: content[name] for name in KEPT}
     return {name: found[name] for name in sorted(found)}
 
 
@@ -67,7 +68,7 @@ def searches_markdown(
         best = search["best"]
         values = [t["value"] for t in search["trials"] if t["value"] is not None]
         chosen = ", ".join(f"{k} = {v}" for k, v in best["configuration"].items())
-        same = _as_chosen(best["configuration"], made[name]) if name in made else None
+        same = _as_chosen(search, made[name]) if name in made else None
         lines.append(
             table_row(
                 [
@@ -82,18 +83,23 @@ def searches_markdown(
         )
     legend = (
         "Values: what every search maximised on the validation users, with one seed; test users "
-        "are not read. All trials: `searches.csv`; the lists they were drawn from: "
+        "are not read. Trained so here: the card's cell has the chosen values and read the same "
+        "sequences. All trials: `searches.csv`; the lists they were drawn from: "
         "`provenance.json`."
     )
     return [*lines, "", legend, *protocol]
 
 
-def _as_chosen(configuration: Mapping[str, Any], made_from: Mapping[str, Any]) -> bool:
-    """Whether a cell was trained with the values of a configuration."""
-    for key, value in configuration.items():
+def _as_chosen(search: Mapping[str, Any], made_from: Mapping[str, Any]) -> bool:
+    """Whether a cell was trained with what a search chose, on the sequences it searched on."""
+    if search["depends"]["inputs"]["sequences"] != made_from["inputs"]["sequences"]:
+        return False
+    for key, value in search["best"]["configuration"].items():
         parts = key.split(".")
         found: Any = made_from if parts[0] in ("train", "backbone") else made_from["method"]
         for part in parts:
+            if part not in found:  # a setting that the method no longer has
+                return False
             found = found[part]
         if found != value:
             return False

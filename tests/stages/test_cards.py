@@ -434,7 +434,7 @@ def test_an_untrained_cell_has_no_epochs(tmp_path):
     assert (found.epoch_s, found.rank_s) == (None, 2.0)
 
 
-def search(dropout, values):
+def search(dropout, values, sequences):
     """What `spectran tune` leaves of spectran: trials of one dropout and some values of `std`."""
     trials = [
         {
@@ -446,7 +446,7 @@ def search(dropout, values):
         for place, (std, value) in enumerate(values.items())
     ]
     best = max(trials, key=lambda trial: trial["value"] or 0.0)
-    depends = {"space": {"std": list(values)}}
+    depends = {"space": {"std": list(values)}, "inputs": {"sequences": sequences}}
     return {"objective": "valid/ndcg@20", "trials": trials, "best": best, "depends": depends}
 
 
@@ -468,7 +468,8 @@ def test_a_card_keeps_the_searches_that_its_settings_come_from(measured):
         if cell["cell"] == str(SPECTRAN)
     )
     std, dropout = made["method"]["std"], made["train"]["dropout"]
-    content = search(dropout, {std + 1: 0.01, std: 0.0346, std + 2: None})
+    read = made["inputs"]["sequences"]
+    content = search(dropout, {std + 1: 0.01, std: 0.0346, std + 2: None}, read)
     artifacts.save_json(artifacts.TUNED, measured.root, content, **SPECTRAN.fields)
     gather(measured)
     lines, rows = searched(measured.root)
@@ -484,10 +485,17 @@ def test_a_card_keeps_the_searches_that_its_settings_come_from(measured):
     artifacts.TUNED.path(measured.root, **SPECTRAN.fields).unlink()
     gather(measured)
     assert searched(measured.root) == (lines, rows), "the card keeps what is gone elsewhere"
-    other = search(dropout + 0.1, {std: 0.02})
-    artifacts.save_json(artifacts.TUNED, measured.root, other, **SPECTRAN.fields)
-    gather(measured)
-    lines, _ = searched(measured.root)
-    assert lines == [
-        f"| spectran | 1 | std = {std}, train.dropout = {dropout + 0.1} | .0200 | .0200 | no |"
-    ]
+    for other in (
+        search(dropout + 0.1, {std: 0.02}, read),
+        search(dropout, {std: 0.02}, "of other data"),
+    ):
+        artifacts.save_json(artifacts.TUNED, measured.root, other, **SPECTRAN.fields)
+        gather(measured)
+        lines, _ = searched(measured.root)
+        said = other["best"]["configuration"]["train.dropout"]
+        assert lines == [
+            f"| spectran | 1 | std = {std}, train.dropout = {said} | .0200 | .0200 | no |"
+        ]
+    artifacts.save_json(artifacts.TUNED, measured.root, {"trials": []}, **SPECTRAN.fields)
+    with pytest.raises(ArtifactError, match=r"lacks objective, best, depends.*spectran tune demo"):
+        gather(measured)
