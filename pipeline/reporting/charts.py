@@ -13,6 +13,9 @@ from html import escape
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34
 """Margins of a line chart, px."""
 
+ROW = 25
+"""Height of a row of an interval chart, px."""
+
 DODGE = 4
 """Distance of neighbouring intervals at the same x, px."""
 
@@ -211,11 +214,20 @@ class Bar:
     """CSS class: text, plain or baseline."""
 
 
+def interval_size(bars: Sequence[Bar]) -> tuple[int, int]:
+    """Return width and height of their interval chart, px."""
+    return max(460, _names(bars) + 250), TOP + ROW * len(bars) + BOTTOM
+
+
+def _names(bars: Sequence[Bar]) -> int:
+    """Return the width that the names of the rows take, px."""
+    return min(40 + 7 * max((len(bar.name) for bar in bars), default=0), 340)
+
+
 def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> str:
     """Return means with intervals, one row each; a dashed line marks the reference."""
-    width, row, left = 460, 25, 40 + 7 * max((len(bar.name) for bar in bars), default=0)
-    left = min(left, 210)
-    height = TOP + row * len(bars) + BOTTOM
+    left = _names(bars)
+    width, height = interval_size(bars)
     values = [v for bar in bars for v in (bar.mean, bar.low, bar.high) if v is not None]
     values += [] if reference is None else [reference]
     x = axis(title, values, zero=True)
@@ -237,7 +249,7 @@ def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> 
             f'y1="{TOP}" y2="{base}"/>'
         )
     for place, bar in enumerate(bars):
-        y = TOP + row * place + row / 2
+        y = TOP + ROW * place + ROW / 2
         kind = escape(bar.kind)
         parts.append(
             f'<text class="label" x="{left - 12}" y="{y:.1f}" dy="4" text-anchor="end">'

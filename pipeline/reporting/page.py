@@ -7,25 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.cells import NONE, Cell
-from pipeline.evaluation.comparisons import ID_ONLY
+from pipeline.cells import Cell
 from pipeline.naming import flat
 from pipeline.reporting.ablations import Ablation, ablation_groups
-from pipeline.reporting.charts import (
-    Bar,
-    Panel,
-    Series,
-    axis,
-    interval_chart,
-    line_chart,
-    line_class,
-)
+from pipeline.reporting.charts import Panel, Series, axis, line_chart, line_class
 from pipeline.reporting.collapse import collapse_charts, collapse_groups, collapse_table
 from pipeline.reporting.data_card import data_card, plain, scalars
 from pipeline.reporting.efficiency import Cost, cost_chart, cost_table, costs
 from pipeline.reporting.findings import findings
 from pipeline.reporting.logs import Times
 from pipeline.reporting.methods import Origin
+from pipeline.reporting.overview import KINDS, overview_chart
 from pipeline.reporting.protocol import QUICK_LOOK
 from pipeline.reporting.spectra import spectrum_charts, spectrum_views
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
@@ -85,18 +77,7 @@ class Chapter:
     @property
     def overview(self) -> str:
         """Means and intervals of all cells; the line is the ID-only one."""
-        values = zip(
-            self.numbers.cells, self.numbers.column("ndcg", self.numbers.main_k), strict=True
-        )
-        bars, reference = [], None
-        for cell, value in values:
-            if value.mean is None:
-                continue
-            kind = "baseline" if not cell.trained else "plain" if cell.encoder == NONE else "text"
-            bars.append(Bar(self.numbers.label(cell), value.mean, value.low, value.high, kind))
-            if cell.method == ID_ONLY and reference is None:
-                reference = value.mean
-        return interval_chart(bars, f"NDCG@{self.numbers.main_k} on test users", reference)
+        return overview_chart(self.numbers)
 
     @property
     def tests(self) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -248,7 +229,7 @@ def render(chapters: Sequence[Chapter], origins: Mapping[str, Sequence[Origin]])
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "p_value": p_value}
-    environment.globals |= {"line_class": line_class}
+    environment.globals |= {"line_class": line_class, "kinds": KINDS}
     return environment.get_template("report.html.j2").render(
         chapters=chapters, origins=origins, quick_look=QUICK_LOOK
     )
