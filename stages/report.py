@@ -253,12 +253,14 @@ def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, 
 
 
 def _card(run: Run, name: str, datasets: list[str], add: bool) -> None:
-    from pipeline.reporting.cards import FOLDER, TEXTS, check_name, rebuild
+    from pipeline.reporting.card_files import FOLDER, check_name, to_write
+    from pipeline.reporting.cards import rebuild
     from pipeline.reporting.gather import collect
 
     folder = run.target / FOLDER.format(name=check_name(name))
-    writes = [folder / name for name in TEXTS]
-    if run.plan(reads=[], writes=writes, memory_bytes=3 * 10**8, disk_bytes=10**7):
+    if run.plan(
+        reads=[], writes=to_write(folder, datasets), memory_bytes=3 * 10**8, disk_bytes=10**7
+    ):
         return
     if datasets:
         facts, logs = _versions(), _logs(run)

@@ -41,8 +41,7 @@ def gather(
         found["parameters"] = sizes[0]["method_parameters"] + sizes[0]["backbone_parameters"]
     if told := times(logs, cell, seeds):
         found |= {"epoch_s": told.epoch_s, "rank_s_per_1000_users": told.rank_s}
-    rows = [row for row in _rows(root, artifacts.COLLAPSE, cell) if row["seed"] in seeds]
-    if {row["seed"] for row in rows} == set(seeds):
+    if rows := collapse_rows(root, cell, seeds):
         found["collapse"] = _means(rows)
     curves = [artifacts.CURVES.path(root, **cell.fields, seed=seed) for seed in seeds]
     if all(path.exists() for path in curves):
@@ -53,6 +52,14 @@ def gather(
         if weights:
             found["weights"] = weights
     return found
+
+
+def collapse_rows(root: Path, cell: Cell, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a cell's rows of COLLAPSE; none unless all its seeds were measured."""
+    if not cell.trained:
+        return []
+    rows = [row for row in _rows(root, artifacts.COLLAPSE, cell) if row["seed"] in seeds]
+    return rows if {row["seed"] for row in rows} == set(seeds) else []
 
 
 def _rows(root: Path, artifact: artifacts.Table, cell: Cell) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.cells import Cell
 from pipeline.reporting.card_analyses import CSV_COLUMNS, analyses_markdown, analyses_rows
+from pipeline.reporting.card_files import SCORES, SPECTRA_PICTURE
+from pipeline.reporting.card_spectra import not_kept, spectra_picture
 from pipeline.reporting.exports import (
     escape,
     legend,
@@ -21,6 +23,7 @@ from pipeline.reporting.exports import (
 )
 from pipeline.reporting.findings import findings
 from pipeline.reporting.orderings import COLUMNS, Group, ordering_rows, orderings_markdown
+from pipeline.reporting.overview import scores_picture
 from pipeline.reporting.replication import COLUMNS as REPLICATION_COLUMNS
 from pipeline.reporting.replication import Replicated, replication_markdown, replication_rows
 from pipeline.reporting.searches import COLUMNS as SEARCHES_COLUMNS
@@ -52,6 +55,8 @@ class Chapter:
     """The paper's, compared with ours; empty where the paper reports nothing."""
     replications: Sequence[Replicated]
     """Published values of models without text, compared with ours."""
+    spectra: Sequence[Mapping[str, Any]]
+    """Rows of SPECTRA."""
 
 
 def card_csv(chapters: Sequence[Chapter]) -> str:
@@ -83,6 +88,16 @@ def card_searches(chapters: Sequence[Chapter]) -> str:
     return table_csv(rows, SEARCHES_COLUMNS)
 
 
+def pictures(chapter: Chapter) -> dict[str, str]:
+    """Return a data set's pictures by their file names."""
+    numbers = chapter.numbers
+    found = {SCORES.format(dataset=numbers.dataset): scores_picture(numbers)}
+    if chapter.spectra:
+        drawn = spectra_picture(numbers, chapter.block, chapter.spectra)
+        found[SPECTRA_PICTURE.format(dataset=numbers.dataset)] = drawn
+    return found
+
+
 def card_markdown(name: str, facts: Mapping[str, Any], chapters: Sequence[Chapter]) -> str:
     """Return the card."""
     recorded = ", ".join(f"{k} {v}" for k, v in sorted(facts["recorded"].items()))
@@ -105,7 +120,6 @@ def _chapter(chapter: Chapter) -> list[str]:
     spent = {entry["cell"]: entry["minutes"] for entry in block["cells"]}
     taken = [spent[str(cell)] for cell in numbers.cells]
     table = numbers.results()
-    name = f"valid {column_title('ndcg', numbers.main_k)}"
     valid = [number(v.mean) for v in numbers.column("ndcg", numbers.main_k, split="valid")]
     lines = [
         f"## {escape(numbers.dataset)}",
@@ -114,10 +128,15 @@ def _chapter(chapter: Chapter) -> list[str]:
         "",
     ]
     lines += [f"### {numbers.sizes()['all']} test users", ""]
+    name = f"{column_title('ndcg', numbers.main_k)} of all cells, {numbers.level} intervals"
+    lines += [f"![{name}]({SCORES.format(dataset=numbers.dataset)})", ""]
     lines += results_markdown(
         table,
         deviation=True,
-        extra={name: valid, "minutes": [_minutes(m) for m in taken]},
+        extra={
+            f"valid {column_title('ndcg', numbers.main_k)}": valid,
+            "minutes": [_minutes(m) for m in taken],
+        },
     )
     for missing in block.get("missing", []):  # not yet measured, and so not told by `numbers`
         cell = Cell.parse(missing)
@@ -137,6 +156,14 @@ def _chapter(chapter: Chapter) -> list[str]:
             lines += ["p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
     lines += replication_markdown(chapter.replications, numbers.level, protocol)
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
+    if chapter.spectra:
+        name = "Cumulative share of the spread of the item vectors, before and after training"
+        picture = SPECTRA_PICTURE.format(dataset=numbers.dataset)
+        lines += ["### Spectral collapse", "", f"![{name}]({picture})", ""]
+        lines += ["Means over seeds of the covariance of the item vectors, as in the table below."]
+        if names := not_kept(numbers, block, chapter.spectra):
+            lines += ["", f"Measured, but the curves were not kept: {escape(', '.join(names))}."]
+        lines += protocol
     lines += analyses_markdown(numbers, block, protocol)
     lines += settings_markdown(block["settings"])
     lines += searches_markdown(numbers, block, protocol)

@@ -1,8 +1,8 @@
 """Result cards: measured tables kept in the repository with the ranks they are computed from.
 
-A card folder holds the per-user ranks of the held-out targets (`ranks-DATASET.parquet`) and what
-made them (`provenance.json`). `card.md` and the CSV files follow from these two alone, byte for
-byte.
+A card folder holds the per-user ranks of the held-out targets (`ranks-DATASET.parquet`), what made
+them (`provenance.json`) and the spectra of the item vectors (`spectra-DATASET.parquet`). `card.md`,
+the CSV files and the pictures follow from these alone, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import artifacts
-from pipeline.artifacts import Artifact, Table
 from pipeline.cells import Cell
 from pipeline.config import EvaluateConfig
-from pipeline.errors import ConfigError
 from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.outcomes import Outcomes, rank_of
 from pipeline.files import TEMPORARY, write_atomic
-from pipeline.params import NAME
+from pipeline.reporting.card_files import FOLDER, PROVENANCE, RANKS, SPECTRA, TEXTS, check_name
 from pipeline.reporting.card_text import (
     Chapter,
     card_analyses,
@@ -32,51 +30,12 @@ from pipeline.reporting.card_text import (
     card_orderings,
     card_replication,
     card_searches,
+    pictures,
 )
 from pipeline.reporting.orderings import orderings
 from pipeline.reporting.replication import replications
 from pipeline.reporting.tables import Numbers
 from pipeline.strict import build
-
-FOLDER = "report/cards/{name}"
-TEXTS = (
-    "card.md",
-    "card.csv",
-    "orderings.csv",
-    "replication.csv",
-    "analyses.csv",
-    "searches.csv",
-)
-"""What follows from the rest of the folder."""
-COLLECT = "spectran report --card {name} --collect DATASET"
-PROVENANCE = Artifact("card", f"{FOLDER}/provenance.json", COLLECT)
-RANKS = Table(
-    "card_ranks",
-    f"{FOLDER}/ranks-{{dataset}}.parquet",
-    COLLECT,
-    schema=pa.schema(
-        [
-            pa.field("cell", pa.string()),
-            pa.field("seed", pa.uint32()),
-            pa.field("split", pa.string()),
-            pa.field("user", pa.uint32()),
-            pa.field("greater", pa.uint32()),
-            pa.field("equal", pa.uint32()),
-            pa.field("target_train_count", pa.uint32()),
-        ]
-    ),
-)
-"""Both held-out splits: what was chosen on validation can be checked.
-
-greater and equal are counted with or without seen items, as `evaluate.seen_items` says.
-"""
-
-
-def check_name(name: str) -> str:
-    """Return the name of a card. Raises ConfigError unless it can be a folder."""
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"--card {name}: a name is small letters, digits and _.")
-    return name
 
 
 def rebuild(root: Path, target: Path, name: str) -> list[Path]:
@@ -91,9 +50,12 @@ def rebuild(root: Path, target: Path, name: str) -> list[Path]:
         card_analyses(chapters),
         card_searches(chapters),
     )
-    for file, text in zip(TEXTS, texts, strict=True):
+    files = dict(zip(TEXTS, texts, strict=True))
+    for chapter in chapters:
+        files |= pictures(chapter)
+    for file, text in files.items():
         write_atomic(folder / file, text.encode(), target / TEMPORARY)
-    return [folder / file for file in TEXTS]
+    return [folder / file for file in files]
 
 
 def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
@@ -118,7 +80,12 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         numbers = Numbers(dataset, *rows, config.alpha, controls)
         orders = orderings(found, published, controls, config.alpha)
         known = replications(found, block["reference"], numbers.shown, config.alpha)
-        chapters.append(Chapter(numbers, block, orders, known))
+        spectra: list[dict[str, Any]] = []
+        if SPECTRA.path(root, name=name, dataset=dataset).exists():  # older cards have none
+            spectra = SPECTRA.load(root, items=header["items"], name=name, dataset=dataset)[
+                0
+            ].to_pylist()
+        chapters.append(Chapter(numbers, block, orders, known, spectra))
     return facts, chapters
 
 

@@ -39,6 +39,8 @@ class Series:
     """A point to mark."""
     intervals: tuple[tuple[float, float, float], ...] = ()
     """(x, low, high), beside the other series' of the same x."""
+    kind: str = ""
+    """CSS classes of the line; empty: those of its place among the series."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def line_chart(
                 f'<line class="line interval {colour}" x1="{frame.px(at, shift)}" '
                 f'x2="{frame.px(at, shift)}" y1="{frame.py(low)}" y2="{frame.py(high)}"/>'
             )
-        parts.append(f'<polyline class="line {line_class(place)}" points="{path}"/>')
+        parts.append(f'<polyline class="line {one.kind or line_class(place)}" points="{path}"/>')
         if one.dot is not None:
             at_x, at_y = frame.px(one.dot[0]), frame.py(one.dot[1])
             parts.append(f'<circle class="dot {colour}" cx="{at_x}" cy="{at_y}" r="3.5"/>')
@@ -185,12 +187,14 @@ def line_class(place: int) -> str:
     return f"s{place % PALETTE}" + (f" d{dashes}" if dashes else "")
 
 
-def thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return at most MAX_POINTS points, denser at the start, with both ends."""
+def thin(
+    points: Sequence[tuple[float, float]], most: int = MAX_POINTS
+) -> list[tuple[float, float]]:
+    """Return at most that many points, denser at the start, with both ends."""
     count = len(points)
-    if count <= MAX_POINTS:
+    if count <= most:
         return list(points)
-    places = {round(count ** (i / (MAX_POINTS - 1))) - 1 for i in range(MAX_POINTS)}
+    places = {round(count ** (i / (most - 1))) - 1 for i in range(most)}
     return [points[i] for i in sorted(places | {count - 1})]
 
 

@@ -17,7 +17,9 @@ from pipeline.config import Params
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.outcomes import Outcomes, load_grid, made_otherwise
 from pipeline.reporting.card_analyses import KEY, gather
-from pipeline.reporting.cards import PROVENANCE, RANKS, check_name, outcomes, rebuild
+from pipeline.reporting.card_files import PROVENANCE, RANKS, SPECTRA, check_name
+from pipeline.reporting.card_spectra import gather_spectra
+from pipeline.reporting.cards import outcomes, rebuild
 from pipeline.reporting.logs import minutes
 from pipeline.reporting.protocol import line, own_settings, protocol, short
 from pipeline.reporting.published import published_rows, published_values
@@ -73,6 +75,12 @@ def collect(
         RANKS.save(target, found.ranks, items=found.items, params={}, name=name, dataset=dataset)
         for dataset, found in gathered.items()
     ]
+    written += [
+        SPECTRA.save(
+            target, found.spectra, items=found.items, params={}, name=name, dataset=dataset
+        )
+        for dataset, found in gathered.items()
+    ]
     content = {
         "datasets": old["datasets"] | blocks,
         "order": list(dict.fromkeys([*old["order"], *datasets])),
@@ -92,6 +100,7 @@ class _Gathered:
     """Entries of the card's provenance."""
     missing: Sequence[Cell]
     ranks: pa.Table
+    spectra: pa.Table
     items: str
     """Fingerprint of the catalogue."""
 
@@ -113,6 +122,7 @@ class _Gathered:
         seen_items = params.evaluate.seen_items
         tables = [_compact(root, c.cell, s, seen_items) for c in found for s in c.seeds]
         kept = [entry for entry in (block or {"cells": ()})["cells"] if entry["cell"] not in fresh]
+        measured = [gather_spectra(root, [(c.cell, c.seeds) for c in found])]
         if kept:
             table, header = RANKS.load(target, name=name, dataset=dataset)
             if header["items"] != found[0].items:
@@ -125,12 +135,17 @@ class _Gathered:
                 _refuse_unlike(entry, found[0], params)
             old = pa.array([entry["cell"] for entry in kept])
             tables.insert(0, table.filter(pc.is_in(table["cell"], value_set=old)))
+            where = {"name": name, "dataset": dataset}
+            if SPECTRA.path(target, **where).exists():  # older cards have none
+                table, _ = SPECTRA.load(target, items=found[0].items, **where)
+                measured.insert(0, table.filter(pc.is_in(table["cell"], value_set=old)))
         ranks = pa.concat_tables(tables)
         if "test" not in ranks["split"].unique().to_pylist():
             raise ArtifactError(f"ranks of {dataset} hold no test users; a card would be empty.")
         held = fresh | {entry["cell"] for entry in kept}
         missing = [cell for cell in wanted if str(cell) not in held]
-        return cls(found, kept, missing, ranks, found[0].items)
+        spectra = pa.concat_tables(measured)
+        return cls(found, kept, missing, ranks, spectra, found[0].items)
 
 
 def _refuse_unlike(entry: Mapping[str, Any], fresh: Outcomes, params: Params) -> None:
