@@ -204,6 +204,7 @@ class Panel:
 
     title: str
     svg: str
+    note: str = ""
 
 
 @dataclass(frozen=True)

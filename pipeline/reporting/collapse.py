@@ -1,4 +1,7 @@
-"""Spectral collapse on the page: one line and one table row per table of item vectors."""
+"""Spectral collapse: one chart and one table row per table of item vectors.
+
+Source: SpecTran, Figure 1. Differs: before and after training, one chart per table of vectors.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from pipeline.reporting.charts import Panel, Series, axis, line_chart
+from pipeline.reporting.charts import Panel, Series, axis, line_chart, thin
 from pipeline.reporting.tables import Numbers, cell_of
 
 STATES = {"initial": "before", "trained": "after"}
@@ -22,6 +25,16 @@ STATISTICS = {
     "participation_ratio": ("participation ratio", "{:.1f}"),
 }
 """Column of COLLAPSE -> its title and its format."""
+
+LINES = {f"s{n}": f"{words} training" for n, words in enumerate(STATES.values())}
+LINES["even"] = "all directions alike"
+"""CSS class of a line -> its words."""
+
+SIZE = 296, 150
+"""Width and height of a chart, px."""
+
+POINTS = 40
+"""Of a line in a chart."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +80,30 @@ def collapse_groups(numbers: Numbers, rows: Sequence[Mapping[str, Any]]) -> list
 
 
 def collapse_charts(groups: Sequence[Group]) -> list[Panel]:
-    """Return the cumulative shares before and after training, over shared axes."""
-    charts = {
-        words: [Series(group.name, group.curve(state)) for group in groups]
-        for state, words in STATES.items()
-    }
-    points = [point for lines in charts.values() for one in lines for point in one.points]
-    x = axis("direction", [a for a, _ in points], log=True)
-    y = axis("cumulative share", [b for _, b in points], zero=True)
+    """Return the cumulative shares of every group, over shared axes."""
+    widest = max([1, *(len(group.curve(state)) for group in groups for state in STATES)])
+    x = axis("direction", [1, widest], log=True, marks=_marks(widest))
+    y = axis("cumulative share", [0, 1])
     panels = []
-    for words, lines in charts.items():
-        title = f"Cumulative share of the spread, {words} training"
-        panels.append(Panel(title, line_chart(lines, x, y, title, 420, 240)))
+    for group in groups:
+        curves = [group.curve(state) for state in STATES]
+        width = max(map(len, curves))
+        curves.append(tuple((n, n / width) for n in range(1, width + 1)))
+        lines = [
+            Series(words, tuple(thin(curve, POINTS)), kind=kind)
+            for (kind, words), curve in zip(LINES.items(), curves, strict=True)
+        ]
+        ranks = [group.mean(state, "effective_rank") for state in STATES]
+        told = " to ".join("-" if rank is None else f"{rank:.1f}" for rank in ranks)
+        chart = line_chart(lines, x, y, group.name, *SIZE)
+        panels.append(Panel(group.name, chart, f"effective rank {told}"))
     return panels
+
+
+def _marks(widest: int) -> list[int]:
+    """Return the powers of ten below a width, and the width."""
+    powers = [10**n for n in range(len(str(widest)))]
+    return [n for n in powers if 2 * n <= widest] + [widest]
 
 
 def collapse_table(groups: Sequence[Group]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from pipeline.cells import Cell
 from pipeline.naming import flat
 from pipeline.reporting.ablations import Ablation, ablation_groups
 from pipeline.reporting.charts import Panel, Series, axis, line_chart, line_class
-from pipeline.reporting.collapse import collapse_charts, collapse_groups, collapse_table
+from pipeline.reporting.collapse import LINES, collapse_charts, collapse_groups, collapse_table
 from pipeline.reporting.data_card import data_card, plain, scalars
 from pipeline.reporting.efficiency import Cost, cost_chart, cost_table, costs
 from pipeline.reporting.findings import findings
@@ -126,12 +126,12 @@ class Chapter:
 
     @property
     def collapse_panels(self) -> list[Panel]:
-        """Cumulative shares before and after training, one line per table of item vectors."""
+        """Cumulative shares before and after training, one chart per table of item vectors."""
         return collapse_charts(collapse_groups(self.numbers, self.collapse))
 
     @property
     def collapse_rows(self) -> list[dict[str, str]]:
-        """Statistics before and after training, one row per line of the charts."""
+        """Statistics before and after training, one row per chart."""
         return collapse_table(collapse_groups(self.numbers, self.collapse))
 
     @property
@@ -229,7 +229,7 @@ def render(chapters: Sequence[Chapter], origins: Mapping[str, Sequence[Origin]])
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "p_value": p_value}
-    environment.globals |= {"line_class": line_class, "kinds": KINDS}
+    environment.globals |= {"line_class": line_class, "kinds": KINDS, "collapse_lines": LINES}
     return environment.get_template("report.html.j2").render(
         chapters=chapters, origins=origins, quick_look=QUICK_LOOK
     )

@@ -9,17 +9,19 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.errors import ArtifactError
+from pipeline.reporting.collapse import LINES
 from stages.report import report
 
 
 def test_collapse_shows_every_trained_method_before_and_after(page, evaluated):
     part = page[page.index("<h3>Spectral collapse") : page.index("<h3>What spectral")]
-    assert part.count("<svg") == 2
-    assert "before training" in part and "after training" in part
     trained = [cell for cell in evaluated.cells if cell.trained]
-    assert part.count("<polyline") == 2 * len(trained)
-    for place, cell in enumerate(trained):
-        assert f'<span class="key line s{place}"></span>{cell.method}' in part
+    titles = re.findall("<figcaption>(.*?)<small>", part)
+    assert titles == [cell.method for cell in trained]
+    assert part.count("<svg") == len(trained)
+    for kind, words in LINES.items():
+        assert part.count(f'<polyline class="line {kind}"') == len(trained)
+        assert f'<span class="key line {kind}"></span>{words}' in part
     rows = {
         re.search("<td>(.*?)</td>", row)[1]: re.findall("<td>(.*?)</td>", row)[1:]
         for row in part.split("<tr>")[2:]
@@ -31,11 +33,12 @@ def test_collapse_shows_every_trained_method_before_and_after(page, evaluated):
     assert rows["morec"][6:8] == ["10.0", "20.0"]
 
 
-def test_a_table_without_spread_is_a_dash(evaluated):
+@pytest.mark.parametrize("others", [True, False])
+def test_a_table_without_spread_is_a_dash(evaluated, others):
     table, header = artifacts.COLLAPSE.load(evaluated.root, dataset="demo")
     rows = table.to_pylist()
     for row in rows:
-        if (row["method"], row["state"]) == ("id", "initial"):
+        if (row["method"], row["state"]) == ("id", "initial") or not others:
             row |= {"top_10": None, "effective_rank": None, "participation_ratio": None}
             row["cumulative"] = []
     artifacts.COLLAPSE.save(
@@ -50,17 +53,18 @@ def test_a_table_without_spread_is_a_dash(evaluated):
     row = next(
         r for r in page[page.index("<h3>Spectral collapse") :].split("<tr>") if "<td>id<" in r
     )
-    assert re.findall("<td>(.*?)</td>", row)[3::2] == ["-"] * 3
+    found = re.findall("<td>(.*?)</td>", row)
+    assert found[3::2] == ["-"] * 3 and (found[4] == "-") is not others
 
 
-def test_two_parts_of_one_view_are_two_lines(evaluated):
+def test_two_parts_of_one_view_are_two_charts(evaluated):
     """A text that stands in the loss only is measured beside the vectors that rank."""
     evaluated.add_text_part("id", effective_rank=7.0)
     report(evaluated.run("report", quiet=True))
     page = (evaluated.root / "report" / "index.html").read_text()
     part = page[page.index("<h3>Spectral collapse") : page.index("<h3>What spectral")]
     trained = [cell.method for cell in evaluated.cells if cell.trained]
-    assert part.count("<polyline") == 2 * (len(trained) + 1)
+    assert part.count("<svg") == len(trained) + 1
     rows = [re.findall("<td>(.*?)</td>", row) for row in part.split("<tr>")[2:]]
     found = {row[0]: row[1:] for row in rows if row[0].startswith("id")}
     assert list(found) == ["id, whole vectors", "id, text part"]
