@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.cells import Cell
 from pipeline.reporting.card_analyses import KEY, collapse_rows
 from pipeline.reporting.card_files import SPECTRA
-from pipeline.reporting.collapse import LINES, SIZE, collapse_charts, collapse_groups
+from pipeline.reporting.collapse import LINES, SIZE, STATES, Group, collapse_charts, collapse_groups
 from pipeline.reporting.pictures import Framed, line_key, picture
 from pipeline.reporting.tables import Numbers
 
@@ -26,15 +26,14 @@ def gather_spectra(root: Path, cells: Iterable[tuple[Cell, Sequence[int]]]) -> p
     """
     found = []
     for cell, seeds in cells:
-        groups: dict[tuple[str, str, str], list[list[float]]] = {}
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row in collapse_rows(root, cell, seeds):
-            key = row["view"], row["part"], row["state"]
-            groups.setdefault(key, []).append(row["cumulative"])
-        for (view, part, state), curves in groups.items():
-            told = [curve for curve in curves if curve]  # empty where all vectors are the same
-            mean = [sum(values) / len(values) for values in zip(*told, strict=True)]
-            where = {"cell": str(cell), "view": view, "part": part, "state": state}
-            found.append({**where, "cumulative": mean})
+            groups.setdefault((row["view"], row["part"]), []).append(row)
+        for (view, part), rows in groups.items():
+            for state in STATES:
+                mean = [share for _, share in Group(view, rows).curve(state)]
+                where = {"cell": str(cell), "view": view, "part": part, "state": state}
+                found.append({**where, "cumulative": mean})
     return pa.Table.from_pylist(found, schema=SPECTRA.schema)
 
 

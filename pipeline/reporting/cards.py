@@ -21,7 +21,16 @@ from pipeline.evaluation.comparisons import compare
 from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.outcomes import Outcomes, rank_of
 from pipeline.files import TEMPORARY, write_atomic
-from pipeline.reporting.card_files import FOLDER, PROVENANCE, RANKS, SPECTRA, TEXTS, check_name
+from pipeline.reporting.card_analyses import KEY
+from pipeline.reporting.card_files import (
+    FOLDER,
+    PROVENANCE,
+    RANKS,
+    SPECTRA,
+    SPECTRA_PICTURE,
+    TEXTS,
+    check_name,
+)
 from pipeline.reporting.card_text import (
     Chapter,
     card_analyses,
@@ -39,7 +48,7 @@ from pipeline.strict import build
 
 
 def rebuild(root: Path, target: Path, name: str) -> list[Path]:
-    """Write the card's texts from its own ranks and provenance; return their paths."""
+    """Write the card's texts and pictures from what else it holds; return their paths."""
     facts, chapters = read(root, name)
     folder = target / FOLDER.format(name=check_name(name))
     texts = (
@@ -53,6 +62,9 @@ def rebuild(root: Path, target: Path, name: str) -> list[Path]:
     files = dict(zip(TEXTS, texts, strict=True))
     for chapter in chapters:
         files |= pictures(chapter)
+        if not chapter.spectra:  # the picture of an earlier gathering would stay
+            stale = SPECTRA_PICTURE.format(dataset=chapter.numbers.dataset)
+            (folder / stale).unlink(missing_ok=True)
     for file, text in files.items():
         write_atomic(folder / file, text.encode(), target / TEMPORARY)
     return [folder / file for file in files]
@@ -80,13 +92,28 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         numbers = Numbers(dataset, *rows, config.alpha, controls)
         orders = orderings(found, published, controls, config.alpha)
         known = replications(found, block["reference"], numbers.shown, config.alpha)
-        spectra: list[dict[str, Any]] = []
-        if SPECTRA.path(root, name=name, dataset=dataset).exists():  # older cards have none
-            spectra = SPECTRA.load(root, items=header["items"], name=name, dataset=dataset)[
-                0
-            ].to_pylist()
+        spectra = _spectra(root, name, dataset, block, header["items"])
         chapters.append(Chapter(numbers, block, orders, known, spectra))
     return facts, chapters
+
+
+def _spectra(
+    root: Path, name: str, dataset: str, block: Mapping[str, Any], items: str
+) -> list[dict[str, Any]]:
+    """Return the spectra of a data set; none in cards gathered before they were kept.
+
+    Raises ArtifactError for cells that the card does not hold or did not measure.
+    """
+    where = {"name": name, "dataset": dataset}
+    if not SPECTRA.path(root, **where).exists():
+        return []
+    rows: list[dict[str, Any]] = SPECTRA.load(root, items=items, **where)[0].to_pylist()
+    known = {entry["cell"] for entry in block["cells"] if entry.get(KEY, {}).get("collapse")}
+    if strange := {row["cell"] for row in rows} - known:
+        raise SPECTRA.fail(
+            root, where, f"holds spectra of {min(strange)}, of which provenance.json tells none."
+        )
+    return rows
 
 
 def outcomes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from xml.etree import ElementTree
@@ -11,7 +12,8 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline import artifacts
-from pipeline.reporting.card_files import SPECTRA, TEXTS, to_write
+from pipeline.errors import ArtifactError
+from pipeline.reporting.card_files import PROVENANCE, SPECTRA, TEXTS, to_write
 from stages.report import report
 from tests.stages.cards.gathering import SPECTRAN, bytes_of, forget, gather
 
@@ -103,6 +105,8 @@ def test_vectors_that_are_all_the_same_have_no_line(measured):
 
 
 def test_without_spectra_there_is_no_picture_of_them(measured):
+    gather(measured, add=False)
+    assert (measured.root / "report/cards/tiny/spectra-demo.svg").exists()
     shutil.rmtree(measured.root / "collapse")
     gather(measured, add=False)
     folder = measured.root / "report/cards/tiny"
@@ -123,6 +127,17 @@ def test_cells_measured_by_an_earlier_version_are_named(measured, folder):
     report(measured.run("report", quiet=True), card="tiny")
     assert "the curves were not kept: spectran.\n" in (folder / "card.md").read_text()
     assert "spectran" not in texts(drawn(folder, "spectra"), "label")
+
+
+def test_spectra_of_a_cell_that_was_not_measured_are_refused(measured, folder):
+    facts = artifacts.load_json(PROVENANCE, measured.root, name="tiny")
+    for entry in facts["datasets"]["demo"]["cells"]:
+        entry["analyses"].pop("collapse", None)
+    (folder / "provenance.json").write_text(json.dumps(facts))
+    before = bytes_of(folder)
+    with pytest.raises(ArtifactError, match=r"spectra of demo/minilm.* Run: spectran report"):
+        report(measured.run("report", quiet=True), card="tiny")
+    assert bytes_of(folder) == before
 
 
 def test_adding_keeps_the_spectra_of_cells_whose_models_are_gone(measured, folder):
