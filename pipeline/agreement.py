@@ -2,7 +2,8 @@
 
 Every file's header records what made it. A value changed since then, or laid over params.yaml for a
 later stage only, would otherwise be claimed and have no effect. Values that one side lacks are not
-compared, nor those that change no number.
+compared, unless their setting says what stood for it before (`pipeline.model.Before`), nor those
+that change no number.
 """
 
 from __future__ import annotations
@@ -48,10 +49,14 @@ class Difference(NamedTuple):
 
 
 def difference(was: Any, now: Any, key: str) -> Difference | None:
-    """Return the first value that two blocks of params.yaml both hold and that is not the same."""
+    """Return the first value that two blocks both hold and that is not the same.
+
+    key: where they stand, dotted; empty at the top.
+    """
     if not (isinstance(was, Mapping) and isinstance(now, Mapping)):
         return None if was == now else Difference(key, was, now)
-    pairs = (difference(was[name], now[name], f"{key}.{name}") for name in was if name in now)
+    names = [name for name in was if name in now]
+    pairs = (difference(was[name], now[name], f"{key}.{name}".lstrip(".")) for name in names)
     return next((found for found in pairs if found), None)
 
 

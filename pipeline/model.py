@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,16 @@ Targets = Literal["next", "cloze"]
 """What a state is to find: the item after its position, or the item masked at it."""
 
 
+@dataclass(frozen=True)
+class Before:
+    """Metadata of a setting that came later: what results of before it were made with.
+
+    Not a default: params.yaml still has to say the value.
+    """
+
+    value: str | float | bool | None
+
+
 class MethodConfig(BaseModel):
     """Settings of one method or backbone; subclasses give every field a unit and no default."""
 
@@ -53,6 +63,13 @@ class MethodConfig(BaseModel):
         found = self.model_copy()
         found._block = block
         return found
+
+    @classmethod
+    def completed(cls, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that made a file, with those that there were not yet then."""
+        marks = ((name, mark) for name, info in cls.model_fields.items() for mark in info.metadata)
+        added = {name: mark.value for name, mark in marks if isinstance(mark, Before)}
+        return {**added, **made}
 
 
 class Rates(NamedTuple):

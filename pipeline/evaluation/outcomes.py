@@ -204,9 +204,9 @@ def made_otherwise(cell: Cell, made_from: Mapping[str, Any], params: Params) -> 
     of the ranks. Raises ConfigError for a method or backbone that params.yaml lacks.
     """
     for kind, name in (("methods", cell.method), ("backbones", cell.backbone)):
-        was = made_from.get(kind.removesuffix("s")) or {}
-        now = naming.settings(kind, name, getattr(params, kind)).model_dump(mode="json")
-        if found := difference(was, now, f"{kind}.{name}"):
+        block = naming.settings(kind, name, getattr(params, kind))
+        was = block.completed(made_from.get(kind.removesuffix("s")) or {})
+        if found := difference(was, block.model_dump(mode="json"), f"{kind}.{name}"):
             return found
     made_with = made_from.get("train")
     if made_with is not None and cell.trained:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from pipeline import artifacts, naming
-from pipeline.agreement import refuse_other_inputs
+from pipeline.agreement import difference, refuse_other_inputs
 from pipeline.cells import UNTRAINED_SEEDS
 from pipeline.config import Params, TrainConfig
 from pipeline.errors import ArtifactError, DataError, DivergedError
@@ -285,8 +285,15 @@ class Experiment:
         cell = {**self.cell, "seed": str(seed)}
         root, items = self.inputs.root, self.inputs.catalog.fingerprint
         arrays, header = artifacts.MODEL.load(root, items=items, **cell)
-        if header["params"] != json.loads(json.dumps({**self.provenance, "seed": seed})):
-            raise artifacts.MODEL.fail(root, cell, "was trained with other settings or inputs.")
+        made = header["params"]
+        blocks = (("method", self.method), ("backbone", self.backbone))
+        made |= {name: block.completed(made.get(name) or {}) for name, block in blocks}
+        now = json.loads(json.dumps({**self.provenance, "seed": seed}))
+        if made != now:
+            found = difference(made, now, "")
+            told = f", {found.key} = {found.was!r}, now {found.now!r}" if found else ""
+            why = f"was trained with other settings or inputs{told}."
+            raise artifacts.MODEL.fail(root, cell, why)
         method = self._start(seed)
         modules_of(method).eval()
         # Scalars are stored as one number.

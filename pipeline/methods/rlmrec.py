@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pipeline.adapters import Concat, IdTable, TextMap, text_rows
 from pipeline.layers.linear import uniform_linear
 from pipeline.layouts import halves
-from pipeline.model import Adapter, Inputs, Method, MethodConfig, Parts, Phase, single
+from pipeline.model import Adapter, Before, Inputs, Method, MethodConfig, Parts, Phase, single
 from pipeline.objectives.alignment import (
     Alignment,
     Columns,
@@ -51,9 +51,9 @@ class Config(MethodConfig):
     """con: text is projected to the ID vector; gen: the ID vector reconstructs the text."""
     fusion: Literal["none", "concat"]
     """none: ID vectors alone rank; concat (con only): halves, the ID part and the projection."""
-    loss: Literal["cosine", "infonce"]
+    loss: Annotated[Literal["cosine", "infonce"], Before("cosine")]
     """cosine: an item's two vectors alone (AlphaFuse); infonce: against the other items' text."""
-    temperature: float | None = Field(gt=0)
+    temperature: Annotated[float | None, Before(None)] = Field(gt=0)
     """tau of infonce, for Amazon 0.2 (con) and 0.5 (gen) in the original; null with cosine."""
     weight: float = Field(ge=0)
     """beta."""
@@ -61,7 +61,7 @@ class Config(MethodConfig):
     """Items in the alignment of one step, drawn uniformly; null: all of them (cosine only)."""
     scale: float = Field(gt=0)
     """The text is brought to this norm on average; 40 in AlphaFuse, 1 in the original."""
-    init: Literal["uniform", "xavier"]
+    init: Annotated[Literal["uniform", "xavier"], Before("uniform")]
     """uniform: weights within init_gain / sqrt(inputs), torch's and AlphaFuse's default; xavier:
     within init_gain * sqrt(6 / (inputs + outputs)), as in the original. Biases: uniform in both."""
     init_gain: float = Field(gt=0)

@@ -16,7 +16,7 @@ and K are not stated in the paper. Settings offer the other readings.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError
 from pipeline.layers.draws import Draw, drawn
 from pipeline.model import (
     Adapter,
+    Before,
     Inputs,
     Method,
     MethodConfig,
@@ -46,7 +47,7 @@ class Config(MethodConfig):
 
     view: Literal["unit", "centred", "raw", "unit_centred"]
     """Spectrum read, a name of `spectrum.views`: row normalisation and centring."""
-    embed_scale: float = Field(gt=0)
+    embed_scale: Annotated[float, Before(1.0)] = Field(gt=0)
     """What the view's rows are multiplied by, and so every s_i; U stays. 40 in AlphaFuse."""
     value: Literal["u", "sqrt_n_u"]
     """Value matrix: U, or sqrt(N) U, whose columns have entries of size one."""
@@ -54,7 +55,7 @@ class Config(MethodConfig):
     """Activation of the scores; none: A = 0."""
     scaled: bool
     """Divide the scores by sqrt(h)."""
-    thresholds: Literal["one", "per_dimension"]
+    thresholds: Annotated[Literal["one", "per_dimension"], Before("one")]
     """lambda of softshrink: one, or one for every output dimension."""
     query_width: int = Field(gt=0)
     """h, width of queries and keys."""
@@ -76,9 +77,9 @@ class Config(MethodConfig):
     """Share of the width that carries ID vectors under concat and nullspace."""
     id_dropout: float = Field(ge=0, lt=1)
     """Share of the items whose ID vector is zero in a training step, so that the text must do."""
-    id_weight_decay: float | None = Field(ge=0)
+    id_weight_decay: Annotated[float | None, Before(None)] = Field(ge=0)
     """Of the ID vectors alone; null: train.weight_decay."""
-    id_learning_rate: float | None = Field(gt=0)
+    id_learning_rate: Annotated[float | None, Before(None)] = Field(gt=0)
     """Of the ID vectors alone; null: train.learning_rate."""
 
 

@@ -187,8 +187,28 @@ def test_a_model_of_other_settings_is_refused(project: Path) -> None:
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("null_share: 0.5", "null_share: 0.25"))
     done = run("collapse", "demo")
-    assert done.exit_code == 2 and "was trained with other settings or inputs" in done.stderr
+    assert done.exit_code == 2
+    assert "with other settings or inputs, method.null_share = 0.5, now 0.25." in done.stderr
     assert "Run: spectran train demo hash sasrec alphafuse" in done.stderr
+
+
+def test_a_setting_that_came_later_is_taken_as_it_was_then(project: Path) -> None:
+    """A model from before `embed_scale` was trained with what 1 means now, and with no other."""
+    trained()
+    cell = {"dataset": "demo", "encoder": "hash", "backbone": "sasrec", "method": "spectran"}
+    for seed in (0, 1):
+        arrays, header = artifacts.MODEL.load(Path("artifacts"), **cell, seed=seed)
+        assert header["params"]["method"].pop("embed_scale") == 1.0
+        artifacts.MODEL.save(
+            Path("artifacts"), arrays, items=header["items"], params=header["params"],
+            **cell, seed=seed,
+        )  # fmt: skip
+    assert run("collapse", "demo").exit_code == 0
+    text = Path("params.yaml").read_text()
+    assert "embed_scale: 1.0" in text
+    Path("params.yaml").write_text(text.replace("embed_scale: 1.0", "embed_scale: 2.0"))
+    done = run("collapse", "demo")
+    assert done.exit_code == 2 and "method.embed_scale = 1.0, now 2.0." in done.stderr
 
 
 def test_models_outside_the_grid_are_refused(project: Path) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import naming
 from pipeline.agreement import Difference, refuse_other_text
+from pipeline.cells import Cell
 from pipeline.config import Params
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.outcomes import made_otherwise
 from pipeline.params import load
 from tests import plain
 
@@ -126,3 +129,17 @@ def test_a_value_of_the_command_line_is_not_said_to_stand_in_the_file(
     assert found.told(now.changed({"spectrum.cut": 0.2})).endswith("params.yaml says 0.2.")
     told = found.told(now.changed({laid: 0.2}))
     assert told.startswith("spectrum.cutoff = 0.1, --set says 0.2") and "copy" in told
+
+
+def test_a_setting_that_ranks_are_older_than_is_compared_as_it_was_then(tmp_path: Path) -> None:
+    """Ranks from before `loss` are those of the cosine loss, not of a variant with another."""
+    (tmp_path / "params.yaml").write_text(plain.text())
+    read = load(tmp_path / "params.yaml")
+    made: dict[str, dict[str, Any]] = {}
+    for name in ("rlmrec", "rlmrec_infonce"):
+        block = naming.settings("methods", name, read.methods).model_dump(mode="json")
+        made[name] = {"method": {key: block[key] for key in block if key != "loss"}}
+    plainly, other = (Cell("toys", "minilm", "sasrec", name) for name in made)
+    assert made_otherwise(plainly, made["rlmrec"], read) is None
+    found = made_otherwise(other, made["rlmrec_infonce"], read)
+    assert found == Difference("methods.rlmrec_infonce.loss", "cosine", "infonce")
