@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from pipeline.adapters import IdTable
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.model import Inputs, Method, MethodConfig, Parts, single
 from pipeline.spectral.coordinates import leading
 
@@ -53,12 +53,12 @@ def most_varied(
     """Return [width] the columns of largest variance over popular items, ascending.
 
     values: [N, H]; counts: [N] training events; key, block: where the width and the share are set.
-    Raises DataError when H < width, or when the share holds fewer than two items.
+    Raises ConfigError when H < width, DataError when the share holds fewer than two items.
     """
     items, columns = values.shape
     popular = np.argsort(-counts, kind="stable")[: int(share * items)]
     if columns < width:
-        raise DataError(
+        raise ConfigError(
             f"the embeddings have {columns} dimensions, {key} asks for {width}. Set it to at most "
             f"{columns}, or use a wider encoder."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.spectral.decompose import CENTRED
 from pipeline.values import Spectrum
 
@@ -21,11 +21,13 @@ def leading(
 
     standardize: unit variance in every column instead, sqrt(N - 1) * u (the spectrum is centred).
     key: where the width of the item vectors is set; whole: its value, where `width` is a part.
-    Raises DataError when the spectrum has fewer components than asked for.
+    Raises ConfigError when the encoder has fewer dimensions than are asked for, DataError when the
+    items have no more components.
     """
     components = spectrum.s.shape[0]
     if components < width:
-        raise DataError(_too_few(spectrum, width, key, whole or width))
+        mistaken = ConfigError if len(spectrum.v) < width else DataError
+        raise mistaken(_too_few(spectrum, width, key, whole or width))
     u = spectrum.u[:, :width]
     if standardize:
         return np.ascontiguousarray(u * np.float32(np.sqrt(len(u) - 1)))

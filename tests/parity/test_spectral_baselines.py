@@ -137,9 +137,9 @@ def test_morec_drops_inputs_of_further_layers_only(params: Params) -> None:
     assert not np.allclose(found, table(made.eval()), atol=1e-3)
 
 
-def test_xavier_starts_with_the_stated_deviation() -> None:
+def test_xavier_starts_with_the_stated_deviation(params: Params) -> None:
     torch.manual_seed(0)
-    config = morec.Config(scale=40.0, init="xavier", init_gain=2.0, hidden_layers=0)
+    config = morec.Config(**params.methods["morec"] | {"init": "xavier", "init_gain": 2.0})
     weight = morec.Layer(300, 100, 0.0, config).project.weight.detach()
     # 30,000 draws: one deviation of the deviation is 0.4%
     assert float(weight.std()) == pytest.approx(2 * (2 / 400) ** 0.5, rel=0.02)
@@ -247,11 +247,16 @@ def test_columns_may_keep_their_mean_or_get_equal_spread(params: Params, inputs:
 
 
 @pytest.mark.parametrize(
-    ("share", "width", "said"),
-    [(0.05, 4, "fewer than two"), (1.0, 9, "8 dimensions, train.width asks for 9")],
+    ("share", "width", "error", "said"),
+    [
+        (0.05, 4, DataError, "fewer than two"),
+        (1.0, 9, ConfigError, "8 dimensions, train.width asks for 9"),
+    ],
 )
-def test_a_start_that_does_not_exist_is_refused(share: float, width: int, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_start_that_does_not_exist_is_refused(
+    share: float, width: int, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
         llminit.most_varied(DRAWN.rows, np.ones(N), share, width)
 
 
