@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.model import Adapter, normal_table, with_padding
+from pipeline.layouts import Layout, widths
+from pipeline.model import (
+    Adapter,
+    Before,
+    Inputs,
+    MethodConfig,
+    Parts,
+    normal_table,
+    with_padding,
+)
 from pipeline.values import SemanticEmbeddings
 
 
@@ -94,6 +105,40 @@ class Sum(Adapter):
         """Return the sum of the text of those parts that have some."""
         texts = _texts(self.parts)
         return torch.stack(texts).sum(0) if texts else None
+
+
+class TextLayout(MethodConfig):
+    """Settings of a method whose trained map of the text may stand beside an ID vector."""
+
+    fusion: Annotated[Layout, Before("none")]
+    """none: text alone; add: an ID vector is added; concat: it stands before the text part."""
+    id_width: Annotated[int | None, Before(None)] = Field(ge=1)
+    """Columns of the ID part; null: what the fusion leaves for it (concat: half)."""
+    text_width: Annotated[int | None, Before(None)] = Field(ge=1)
+    """Columns of the text part; null: what the fusion leaves for it (concat: half)."""
+
+
+def laid_out(
+    config: TextLayout, inputs: Inputs, parts: Parts, text: Callable[[int], Adapter]
+) -> Adapter:
+    """Return the text part, beside an ID table where the settings say so.
+
+    text: makes the text part of a width. Raises ConfigError when the widths do not fit the cell's.
+    """
+    train = parts.train
+    part = widths(
+        config.fusion,
+        config.id_width,
+        config.text_width,
+        train.width,
+        block=config.block,
+        key=parts.width_key,
+    )
+    mapped = text(part.text)
+    if config.fusion == "none":
+        return mapped
+    ids = IdTable(len(inputs.catalog), part.id, train.item_std)
+    return Sum([ids, mapped]) if config.fusion == "add" else Concat([ids, mapped])
 
 
 def _tables(parts: nn.ModuleList) -> list[Tensor]:

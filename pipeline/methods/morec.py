@@ -1,10 +1,10 @@
-"""MoRec, two-stage: a trained projection of frozen text embeddings is the whole item table.
+"""MoRec, two-stage: item vectors are a trained projection of frozen text embeddings.
 
 Source: Yuan et al., SIGIR 2023; E = GELU(M W + b) as re-implemented by AlphaFuse
 (Hugo-Chinn/AlphaFuse at b501a05, models/backbone_SASRec.py). PAD's form adds four layers
 GELU(Linear(dropout)) of D units and starts Xavier-normal (`hidden_layers: 4, init: xavier`).
-Differs: the text encoder is frozen (the original trains it end to end); no ID table; dropout is
-drawn once per step for the whole table, not per look-up.
+Differs: the text encoder is frozen (the original trains it end to end); an ID vector may join the
+text (`fusion`), as in neither; dropout is drawn once per step for the whole table, not per look-up.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.adapters import TextMap, text_rows
+from pipeline.adapters import TextLayout, TextMap, laid_out, text_rows
 from pipeline.layers.dropout import dropout
 from pipeline.layers.linear import uniform_linear
-from pipeline.model import Inputs, Method, MethodConfig, Parts, single
+from pipeline.model import Inputs, Method, Parts, single
 
 NEEDS = ("semantic",)
 
 
-class Config(MethodConfig):
-    """Scale of the inputs, depth, and start."""
+class Config(TextLayout):
+    """Scale of the inputs, depth, start, and what stands beside it."""
 
     scale: float = Field(gt=0)
     """The rows are brought to this norm on average; 40 in AlphaFuse."""
@@ -54,10 +54,13 @@ class Layer(nn.Module):
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
-    """Compose the method."""
-    width = parts.train.width
+    """Compose the method. Raises ConfigError when the widths do not fit the cell's."""
     rows = text_rows(inputs.semantic, config.scale)
-    layers = [Layer(rows.shape[1], width, 0.0, config)]
-    for _ in range(config.hidden_layers):
-        layers.append(Layer(width, width, parts.train.dropout, config))
-    return single(TextMap(rows, nn.Sequential(*layers), width), parts)
+
+    def text(width: int) -> TextMap:
+        layers = [Layer(rows.shape[1], width, 0.0, config)]
+        for _ in range(config.hidden_layers):
+            layers.append(Layer(width, width, parts.train.dropout, config))
+        return TextMap(rows, nn.Sequential(*layers), width)
+
+    return single(laid_out(config, inputs, parts, text), parts)

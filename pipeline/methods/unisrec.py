@@ -20,24 +20,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.adapters import Concat, IdTable, Sum, TextMap, text_rows
+from pipeline.adapters import TextLayout, TextMap, laid_out, text_rows
 from pipeline.layers.draws import Draw, drawn
 from pipeline.layers.dropout import dropout
-from pipeline.layouts import Layout, widths
-from pipeline.model import Adapter, Inputs, Method, MethodConfig, Parts, single
+from pipeline.model import Inputs, Method, Parts, single
 
 NEEDS = ("semantic",)
 
 
-class Config(MethodConfig):
+class Config(TextLayout):
     """The mixture, and what stands beside it."""
 
-    fusion: Layout
-    """none: text alone; add: an ID vector is added; concat: it stands before the text part."""
-    id_width: int | None = Field(ge=1)
-    """Columns of the ID part; null: what the fusion leaves for it (concat: half)."""
-    text_width: int | None = Field(ge=1)
-    """Columns of the text part; null: what the fusion leaves for it (concat: half)."""
     experts: int = Field(gt=0)
     """K."""
     text_dropout: float = Field(ge=0, lt=1)
@@ -90,19 +83,9 @@ def held(config: Config, inputs: int, width: int) -> int:
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError when the widths do not fit the cell's."""
-    train = parts.train
-    part = widths(
-        config.fusion,
-        config.id_width,
-        config.text_width,
-        train.width,
-        block=config.block,
-        key=parts.width_key,
-    )
     rows = text_rows(inputs.semantic, config.scale)
-    text = TextMap(rows, Mixture(rows.shape[1], part.text, config), part.text)
-    adapter: Adapter = text
-    if config.fusion != "none":
-        ids = IdTable(len(inputs.catalog), part.id, train.item_std)
-        adapter = Sum([ids, text]) if config.fusion == "add" else Concat([ids, text])
-    return single(adapter, parts)
+
+    def text(width: int) -> TextMap:
+        return TextMap(rows, Mixture(rows.shape[1], width, config), width)
+
+    return single(laid_out(config, inputs, parts, text), parts)

@@ -1,4 +1,4 @@
-"""WhitenRec: a trained head over whitened text embeddings is the whole item table.
+"""WhitenRec: item vectors are a trained head over whitened text embeddings.
 
     E = head(Z)                            Z [N, H] whitened over all columns
     E = head(Z) + sum_G head(Z_G)          WhitenRec+: Z_G whitened within G groups of columns
@@ -9,7 +9,8 @@ summed over both whitenings is that of a public port (DCheol/ACE at f83342a); wh
 groups is that of the authors' later code (lzz0007/DWSRec at c9ee02d).
 Differs: the authors' code of this paper is not public; directions below a share of the largest
 eigenvalue are dropped; variances are one by the divisor N - 1 (the port's rows are shorter by
-sqrt(N - 1), which only the start of the head feels); the port starts the head from N(0, std^2).
+sqrt(N - 1), which only the start of the head feels); the port starts the head from N(0, std^2); an
+ID vector may join the text (`fusion`), as in none of them.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.adapters import TextMap
+from pipeline.adapters import TextLayout, TextMap, laid_out
 from pipeline.layers.linear import uniform_linear
-from pipeline.model import Inputs, Method, MethodConfig, Parts, single
+from pipeline.model import Inputs, Method, Parts, single
 from pipeline.spectral.whiten import Kind, whiten, whiten_groups
 
 NEEDS = ("spectrum:centred", "semantic")
 
 
-class Config(MethodConfig):
-    """How text is whitened, and the head."""
+class Config(TextLayout):
+    """How text is whitened, the head, and what stands beside it."""
 
     kind: Kind
     """zca: symmetric, nearest to the raw rows; pca: columns are principal directions."""
@@ -80,8 +81,10 @@ def held(config: Config, inputs: int, width: int) -> int:
 
 
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
-    """Compose the method. Raises ConfigError when a number of groups does not divide H."""
-    width = parts.train.width
+    """Compose the method.
+
+    Raises ConfigError when a number of groups does not divide H, or widths do not fit the cell's.
+    """
     rows = [whiten(inputs.spectrum("centred"), config.kind, eps=config.eps, floor=config.floor)]
     for groups in config.groups:
         rows.append(
@@ -94,5 +97,10 @@ def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
                 key=f"{config.block}.groups",
             )
         )
-    shared = Summed(head(config.head, rows[0].shape[1], width, config.init_gain))
-    return single(TextMap(torch.from_numpy(np.stack(rows)), shared, width), parts)
+    whitened = torch.from_numpy(np.stack(rows))
+
+    def text(width: int) -> TextMap:
+        shared = Summed(head(config.head, whitened.shape[2], width, config.init_gain))
+        return TextMap(whitened, shared, width)
+
+    return single(laid_out(config, inputs, parts, text), parts)

@@ -342,6 +342,9 @@ def test_sasrec_parameter_count_of_the_paper() -> None:
 @pytest.mark.parametrize("name", ["morec", "whitenrec"])
 def test_one_linear_layer_takes_the_place_of_the_id_table(name: str) -> None:
     assert parameters_on_toys(name) == TOYS_WIDTH * 128 + 128 + ENCODER == 725_120
+    assert parameters_on_toys(name, fusion="add") == 725_120 + TABLE
+    beside = TOYS_WIDTH * 64 + 64 + ENCODER + TABLE // 2
+    assert parameters_on_toys(name, fusion="concat") == beside
 
 
 def test_alphafuse_has_half_an_id_table_and_nothing_else() -> None:

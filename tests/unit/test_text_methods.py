@@ -51,6 +51,37 @@ def build(
     return made
 
 
+# ---------------------------------------------------------------- text beside IDs
+
+
+@pytest.mark.parametrize("name", ["morec", "unisrec", "whitenrec"])
+@pytest.mark.parametrize("fusion", ["add", "concat"])
+def test_ids_join_the_text(name: str, fusion: str, params: config.Params, inputs: Any) -> None:
+    adapter = build(name, params, inputs, fusion=fusion).model.eval().adapters["item"]
+    ids, text = (part.table() for part in adapter.parts)
+    expected = ids + text if fusion == "add" else torch.cat([ids, text], dim=1)
+    assert torch.equal(adapter.table(), expected)
+    assert not adapter.table()[0].any()
+
+
+@pytest.mark.parametrize("name", ["morec", "unisrec", "whitenrec"])
+def test_parts_are_as_wide_as_they_are_set(name: str, params: config.Params, inputs: Any) -> None:
+    width = params.train.width
+    made = build(name, params, inputs, fusion="concat", id_width=1)
+    ids, text = (part.table() for part in made.model.eval().adapters["item"].parts)
+    assert (ids.shape[1], text.shape[1]) == (1, width - 1)
+
+
+@pytest.mark.parametrize("name", ["morec", "unisrec", "whitenrec"])
+@pytest.mark.parametrize("fusion", ["add", "concat"])
+def test_both_parts_train(name: str, fusion: str, params: config.Params, inputs: Any) -> None:
+    made = build(name, params, inputs, fusion=fusion)
+    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
+    assert [n for n in before if n.endswith("parts.0.weight")]
+    fit(made, inputs.sequences, params.train, 0)
+    assert not [n for n, p in made.model.named_parameters() if torch.equal(p, before[n])]
+
+
 # ---------------------------------------------------------------- unisrec
 
 
@@ -75,23 +106,6 @@ def test_unisrec_draws_nothing_in_evaluation(params: config.Params) -> None:
     state = torch.get_rng_state()
     assert torch.equal(made(text), made(text))
     assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("fusion", ["add", "concat"])
-def test_unisrec_joins_ids_and_text(fusion: str, params: config.Params, inputs: Any) -> None:
-    adapter = build("unisrec", params, inputs, fusion=fusion).model.eval().adapters["item"]
-    ids, text = (part.table() for part in adapter.parts)
-    expected = ids + text if fusion == "add" else torch.cat([ids, text], dim=1)
-    assert torch.equal(adapter.table(), expected)
-    assert not adapter.table()[0].any()
-
-
-@pytest.mark.parametrize("fusion", ["add", "concat"])
-def test_unisrec_trains_both_parts(fusion: str, params: config.Params, inputs: Any) -> None:
-    made = build("unisrec", params, inputs, fusion=fusion)
-    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
-    fit(made, inputs.sequences, params.train, 0)
-    assert not [n for n, p in made.model.named_parameters() if torch.equal(p, before[n])]
 
 
 # ---------------------------------------------------------------- rlmrec
