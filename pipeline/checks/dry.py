@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+import torch
 
 from pipeline import naming
 from pipeline.cells import Cell
+from pipeline.checks.standin import StandIn
 from pipeline.config import Params
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
+from pipeline.experiment.parts import builder, code_of
 
 
 def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
     """Yield, once each, what is wrong with cells' values of `train`, and sizes that do not fit.
 
-    A backbone is built once per width and place where the width is set, on the CPU: that takes
-    milliseconds. Blocks that are missing or cannot be read are left to others to tell.
+    Every method is built once per backbone, size of the text and place where the width is set, on
+    the CPU and on a few random items. Blocks that are missing or cannot be read are left to others
+    to tell, and what only the data can tell to the run.
     """
     said: dict[str, None] = {}
-    built: set[tuple[str, int, str]] = set()
+    built: set[tuple[str, str, int, int, str]] = set()
     for cell in cells:
         try:
-            train = cell.train(params)
+            width = cell.train(params).width
             key = params.width_key(cell.dataset, cell.backbone, cell.method)
-            place = (cell.backbone, train.width, key)
+            columns = params.encoders[cell.encoder].width if cell.encoder in params.encoders else 1
+            place = (cell.method, cell.backbone, columns, width, key)
             if cell.trained and place not in built:
                 built.add(place)
-                _backbone(params, cell.backbone, train.width, train.dropout, key)
+                _build(params, cell, columns, key)
         except ConfigError as error:
             said |= dict.fromkeys(str(error).splitlines())
     yield from said
 
 
-def _backbone(params: Params, name: str, width: int, dropout: float, key: str) -> None:
-    """Build a backbone and drop it. Raises ConfigError when its sizes do not fit the width."""
+def _build(params: Params, cell: Cell, columns: int, key: str) -> None:
+    """Build a cell and drop it. Raises ConfigError when its sizes do not fit each other."""
     try:
-        config = naming.settings("backbones", name, params.backbones)
+        method = naming.settings("methods", cell.method, params.methods)
+        backbone = naming.settings("backbones", cell.backbone, params.backbones)
     except ConfigError:
         return  # told where every block is read, be it in the grid or not
-    found = naming.module("backbones", naming.file_of("backbones", name, params.backbones))
-    if hasattr(found, "build"):
-        found.build(config, width, dropout, key)
+    found = code_of("methods", cell.method, params.methods)
+    encoder = code_of("backbones", cell.backbone, params.backbones)
+    if not (hasattr(found, "build") and hasattr(encoder, "build")):
+        return
+    train = cell.train(params)
+    inputs = StandIn(columns, train.width)
+    with torch.random.fork_rng(devices=()), suppress(DataError):
+        builder(found, encoder, method, backbone, inputs, train, key)()

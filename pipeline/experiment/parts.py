@@ -11,7 +11,7 @@ from pipeline.cells import NONE, Cell, unlisted_view
 from pipeline.config import Params, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.experiment.inputs import CellInputs
-from pipeline.model import Backbone, Method, MethodConfig, Objective, Parts, Untrained
+from pipeline.model import Backbone, Inputs, Method, MethodConfig, Objective, Parts, Untrained
 from pipeline.objectives.ranking import ranking_loss
 
 
@@ -25,7 +25,7 @@ def builder(
     encoder_code: ModuleType,
     method: MethodConfig,
     backbone: MethodConfig,
-    inputs: CellInputs,
+    inputs: Inputs,
     train: TrainConfig,
     width_key: str,
 ) -> Callable[[], Method | Untrained]:

@@ -160,6 +160,44 @@ def test_check_tells_once_that_a_backbone_of_the_grid_does_not_fit_a_width(
     ]
 
 
+def test_check_tells_methods_whose_sizes_do_not_fit(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before hours of encoding: own widths, widths in two, and encoders that are too narrow."""
+
+    def misfit(content: dict[str, Any]) -> None:
+        supply(content)
+        content["encoders"]["own"]["width"] = 24
+        content["grid"]["text"] |= {
+            "encoder": ["minilm", "own"], "backbone": ["sasrec"],
+            "method": ["morec", "llm_esr", "svd", "whitenrec_plus"],
+        }  # fmt: skip
+        content["methods"]["morec"] |= {"text_width": 3, "train": {"width": 28}}
+        content["methods"]["llm_esr"]["train"]["width"] = 27
+        content["methods"]["whitenrec_plus"] = {
+            **content["methods"]["whitenrec"], "of": "whitenrec", "groups": [5]
+        }  # fmt: skip
+
+    edit(tree / "params.yaml", misfit)
+    told = problems(tree, capsys)
+    for expected in (
+        "params.yaml: methods.morec.text_width: 3 does not fit methods.morec.train.width 28",
+        "params.yaml: methods.llm_esr.train.width: 27 is odd, but methods.llm_esr halves it.",
+        "datasets.demo.train.width asks for 32: the encoder has 24 dimensions.",
+        "params.yaml: methods.whitenrec_plus.groups: 5 does not divide",
+    ):
+        assert [line for line in told if expected in line], expected
+
+
+def test_check_leaves_to_the_run_what_only_the_data_tell(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether a threshold leaves a null space depends on the eigenvalues of real text."""
+    edit(tree / "params.yaml", lambda c: c["methods"]["alphafuse"].update(null_threshold=1e-12))
+    check(run(tree, "check"))
+    assert "code agree" in capsys.readouterr().out
+
+
 def test_check_tells_every_cell_with_impossible_training(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,7 +274,7 @@ def supply(content: dict[str, Any]) -> None:
         "name": None,
         "ids": "ids.txt",
         "min_matched": 0.9,
-        "width": 8,
+        "width": 64,
         "transform": None,
     }
     content["grid"]["encoder"].append("own")
