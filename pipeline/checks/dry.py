@@ -14,6 +14,9 @@ from pipeline.config import Params
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment.parts import builder, code_of
 
+WIDEST = 1024
+"""Wider cells are not built: that would take seconds and gigabytes for one look."""
+
 
 def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
     """Yield, once each, what is wrong with cells' values of `train`, and sizes that do not fit.
@@ -30,7 +33,7 @@ def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
             key = params.width_key(cell.dataset, cell.backbone, cell.method)
             columns = params.encoders[cell.encoder].width if cell.encoder in params.encoders else 1
             place = (cell.method, cell.backbone, columns, width, key)
-            if cell.trained and place not in built:
+            if cell.trained and width <= WIDEST and place not in built:
                 built.add(place)
                 _build(params, cell, columns, key)
         except ConfigError as error:

@@ -189,6 +189,20 @@ def test_check_tells_methods_whose_sizes_do_not_fit(
         assert [line for line in told if expected in line], expected
 
 
+def test_check_builds_nothing_huge(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A width of 20,000 takes tens of gigabytes for the backbone alone."""
+    built = []
+    monkeypatch.setattr("pipeline.checks.dry._build", lambda params, *rest: built.append(rest))
+    edit(tree / "params.yaml", lambda c: c["datasets"]["demo"]["train"].update(width=20_000))
+    check(run(tree, "check"))
+    assert not built and "code agree" in capsys.readouterr().out
+    edit(tree / "params.yaml", lambda c: c["datasets"]["demo"]["train"].update(width=1024))
+    check(run(tree, "check"))
+    assert built
+
+
 def test_check_leaves_to_the_run_what_only_the_data_tell(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
