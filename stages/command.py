@@ -10,6 +10,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.run import Run, printable
+from stages.run import Run, printable, size
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
@@ -34,6 +35,8 @@ CURES = {
     errno.ENAMETOOLONG: "Use a shorter name.",
 }
 """What to do when the system refuses a file for a reason outside the program."""
+
+MORE_MEMORY = "Free some memory, or use a machine with more."
 
 
 def parse_changes(pairs: Sequence[str], out: Path | None) -> dict[str, Any]:
@@ -115,6 +118,7 @@ def command(
     writes: bool = False,
     compute: bool = False,
     resumes: bool = False,
+    memory: str = MORE_MEMORY,
     name: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command and return the plain function, so that tests call it with a Run.
@@ -123,6 +127,7 @@ def command(
     writes: it writes artifacts (adds --out, --set, --dry-run).
     compute: it does long arithmetic (adds --device, --threads).
     resumes: the same command goes on where it was stopped (adds --force, which begins anew).
+    memory: what to do when there was too little.
     """
     options = dict(_COMMON) | (_WRITES if stage or writes else {}) | (_COMPUTE if compute else {})
     options |= _RESUMES if resumes else {}
@@ -134,7 +139,7 @@ def command(
         @functools.wraps(function)
         def callback(**values: Any) -> None:
             given = {key: values.pop(key) for key in options}
-            with guarded(resumes=resumes and not given.get("force", False)):
+            with guarded(resumes=resumes and not given.get("force", False), memory=memory):
                 out = given.get("out")
                 run = Run(
                     name=title,
@@ -167,10 +172,10 @@ def command(
 
 
 @contextmanager
-def guarded(*, resumes: bool) -> Iterator[None]:
-    """Turn a user's mistake into a message and exit 2, Ctrl-C into exit 130.
+def guarded(*, resumes: bool, memory: str) -> Iterator[None]:
+    """Turn a user's mistake or too little memory into a message and exit 2, Ctrl-C into exit 130.
 
-    resumes: the same command goes on where it was stopped.
+    resumes: the same command goes on where it was stopped. memory: what to do about memory.
     """
     from pipeline.errors import SpectranError
 
@@ -194,3 +199,22 @@ def guarded(*, resumes: bool) -> Iterator[None]:
         said = f"{where}{error.strerror}. {CURES[error.errno]}"
         print(f"error: {printable(said)}", file=sys.stderr, flush=True)
         raise typer.Exit(USER_MISTAKE) from None
+    except (MemoryError, RuntimeError) as error:
+        lack = _too_little(error)
+        if lack is None:
+            raise
+        print(f"error: {lack} {memory}", file=sys.stderr, flush=True)
+        raise typer.Exit(USER_MISTAKE) from None
+
+
+def _too_little(error: MemoryError | RuntimeError) -> str | None:
+    """Return what lacks memory, if that is what an error of Python, NumPy or torch says."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", text):
+        return None
+    place = "the GPU" if "CUDA" in text else "this machine"
+    asked = re.search(r"allocate (\d[\d.]*) (\w+)", text)
+    if not asked:
+        return f"{place} has too little memory."
+    amount = size(int(asked[1])) if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
+    return f"{place} has too little memory: {amount} more were asked for."

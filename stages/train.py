@@ -31,6 +31,8 @@ To start and end one takes about 3 s of a core; the demo's seeds, which read 36,
     stage=True,
     compute=True,
     resumes=True,
+    memory="Set a smaller train.batch_size or train.width, or train fewer seeds at once: "
+    "--one-by-one or --processes 1.",
 )
 def train(
     run: Run,

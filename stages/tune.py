@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     writes=True,
     compute=True,
     resumes=True,
+    memory="Set a smaller train.batch_size or train.width.",
 )
 def tune(
     run: Run,

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pipeline.params import read_yaml
@@ -112,6 +115,61 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(
     assert done.exit_code == 130
     said = "interrupted: nothing unfinished was kept under a final name"
     assert done.stderr == said + (f". {RESUMES}" if resumes else "") + "\n"
+
+
+def numpy_fails() -> None:
+    np.empty(10**15)
+
+
+def torch_fails() -> None:
+    torch.empty(10**15)
+
+
+def cuda_fails() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a ...")
+
+
+def python_fails() -> None:
+    bytearray(10**17)
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        (numpy_fails, "this machine has too little memory: 7.11 PiB more were asked for. "),
+        (torch_fails, "this machine has too little memory: 4000.0 TB more were "),
+        (cuda_fails, "the GPU has too little memory: 2.50 GiB more were asked for. "),
+        (python_fails, "this machine has too little memory. "),
+    ],
+)
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["train", "demo", "none", "sasrec", "id"], "Set a smaller train.batch_size"),
+        (["encode", "demo", "hash"], "Set a smaller batch_tokens"),
+        (["evaluate", "demo"], "Free some memory, or use a machine with more."),
+    ],
+)
+def test_too_little_memory_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    fails: Callable[[], None],
+    said: str,
+    words: list[str],
+    cure: str,
+) -> None:
+    monkeypatch.setattr(Run, "params", property(lambda run: fails()))
+    done = CliRunner().invoke(APP, words)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {said}") and cure in done.stderr
+
+
+def test_another_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(run: Run) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Run, "params", property(fail))
+    done = CliRunner().invoke(APP, ["train", "demo", "none", "sasrec", "id"])
+    assert isinstance(done.exception, RuntimeError) and "shapes" in str(done.exception)
 
 
 def test_an_unknown_command_or_option_exits_2() -> None:
