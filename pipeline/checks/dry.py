@@ -10,6 +10,7 @@ import torch
 from pipeline import naming
 from pipeline.cells import Cell
 from pipeline.checks.standin import StandIn
+from pipeline.checks.traits import reads_text
 from pipeline.config import Params
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment.parts import builder, code_of
@@ -22,8 +23,9 @@ def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
     """Yield, once each, what is wrong with cells' values of `train`, and sizes that do not fit.
 
     Every method is built once per backbone, size of the text and place where the width is set, on
-    the CPU and on a few random items. Blocks that are missing or cannot be read are left to others
-    to tell, and what only the data can tell to the run.
+    the CPU and on a few random items. Blocks that are missing or cannot be read, and methods beside
+    no encoder or one that they do not read, are left to others to tell; what only the data can tell
+    to the run.
     """
     said: dict[str, None] = {}
     built: set[tuple[str, str, int, int, str]] = set()
@@ -31,9 +33,11 @@ def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
         try:
             width = cell.train(params).width
             key = params.width_key(cell.dataset, cell.backbone, cell.method)
-            columns = params.encoders[cell.encoder].width if cell.encoder in params.encoders else 1
+            encoder = params.encoders.get(cell.encoder)
+            columns = encoder.width if encoder else 0
             place = (cell.method, cell.backbone, columns, width, key)
-            if cell.trained and width <= WIDEST and place not in built:
+            possible = bool(encoder) == bool(reads_text(params, cell.method))
+            if cell.trained and possible and width <= WIDEST and place not in built:
                 built.add(place)
                 _build(params, cell, columns, key)
         except ConfigError as error:

@@ -189,6 +189,20 @@ def test_check_tells_methods_whose_sizes_do_not_fit(
         assert [line for line in told if expected in line], expected
 
 
+def test_check_says_nothing_of_sizes_that_are_not_known(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for an encoder without a block nor for one that a method does not read."""
+
+    def mistake(content: dict[str, Any]) -> None:
+        content["grid"]["text"] |= {"encoder": ["minlm"], "method": ["svd"]}
+        content["grid"]["plain"]["method"] = ["id", "morec"]
+
+    edit(tree / "params.yaml", mistake)
+    told = problems(tree, capsys)
+    assert len(told) == 2 and not [line for line in told if "dimensions" in line or "width" in line]
+
+
 def test_check_builds_nothing_huge(
     tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
