@@ -1,14 +1,15 @@
-"""What SpecTran's item table costs with wide embeddings, and what cheaper forms of it save.
+"""What a text method's item table costs, SpecTran's with wide text above all, and cheaper forms.
 
     python benchmarks/adapter.py                                    4,096 components, Toys' items
     python benchmarks/adapter.py --items 100000 --components 1024   a larger catalogue
+    python benchmarks/adapter.py --items 100000 --components 384 --method unisrec
 
-No data are read: singular vectors, items and negatives are drawn, in the sizes of params.yaml.
+No data are read: text, spectrum, items and negatives are drawn, in the sizes of params.yaml.
 Timed are whole training steps (forward, backward, Adam) of SASRec with bare item ids, with the
 table of all items, and with the rows of the batch's items alone (`training/selection.py`, exact:
-the same loss and gradients), in alternated rounds; medians count. Told beside them are the table's
-product alone, the same product in chunks of rows, and as a sparse product with shares of zeros that
-shrinkage could leave (columns of U^T in place, and U^T copied once beforehand).
+the same loss and gradients), in alternated rounds; medians count. For SpecTran are told beside them
+the table's product alone, the same product in chunks of rows, and as a sparse product with shares
+of zeros that shrinkage could leave (columns of U^T in place, and U^T copied once beforehand).
 """
 
 from __future__ import annotations
@@ -24,50 +25,44 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline import naming
-from pipeline.adapters import IdTable
-from pipeline.methods.spectran import Config, SpectralAttention
-from pipeline.model import Adapter, Fusion, Method, Phase, SeqModel, View
-from pipeline.objectives.ranking import ranking_loss
+from pipeline.checks.standin import StandIn
+from pipeline.config import Params
+from pipeline.experiment.parts import builder, code_of
+from pipeline.methods.spectran import SpectralAttention
+from pipeline.model import Method
 from pipeline.params import load
 from pipeline.sampling.batches import Batch, History
 from pipeline.training.fit import deterministic
 from pipeline.training.parameters import modules_of
 from pipeline.training.selection import select
 from pipeline.training.steps import adam, adapters, loss_of, thaw
-from pipeline.values import Spectrum
 
 TREE = Path(__file__).resolve().parents[1]
 ZEROS = (0.6, 0.9, 0.97, 0.99)
 CHUNK = 1024
 
 
-def drawn(items: int, components: int) -> Spectrum:
-    """Return singular vectors of the right size; their values do not matter for time."""
-    rng = np.random.default_rng(0)
-    u = rng.standard_normal((items, components), dtype=np.float32) / items**0.5
-    s = (np.arange(1, components + 1) ** -0.5 * items**0.5).astype(np.float32)
-    nothing = np.zeros((0, components), np.float32)
-    return Spectrum("unit", np.zeros(0, np.float32), u, s, nothing, "")
-
-
 class Side:
     """A model, its optimiser, and the seconds of its steps."""
 
-    def __init__(self, params: Path, adapter: Adapter, items: int, *, selected: bool) -> None:
-        found = load(params)
-        settings = naming.settings("backbones", "sasrec", found.backbones)
-        backbone = naming.module("backbones", "sasrec").build(settings, adapter.width, 0.1)
-        counts = np.ones(items + 1, dtype=np.int64)
-        objective = ranking_loss(found.train.loss, counts)
-        self.model = SeqModel({"item": View(adapter, backbone)}, Fusion())
-        self.phase = Phase(name="fit", objectives={"ranking": (1.0, objective)})
-        modules = modules_of(Method(model=self.model, phases=(self.phase,)))
-        self.optimizer = adam(thaw(modules, self.phase), modules, found.train)
+    def __init__(self, params: Params, name: str, inputs: StandIn, *, selected: bool) -> None:
+        made = builder(
+            code_of("methods", name, params.methods),
+            code_of("backbones", "sasrec", params.backbones),
+            naming.settings("methods", name, params.methods),
+            naming.settings("backbones", "sasrec", params.backbones),
+            inputs,
+            params.train,
+            "train.width",
+        )()
+        assert isinstance(made, Method)
+        self.model, (self.phase,) = made.model, made.phases
+        modules = modules_of(made)
+        self.optimizer = adam(thaw(modules, self.phase), modules, params.train)
         self.selected = selected
         self.seconds: list[float] = []
 
@@ -129,6 +124,7 @@ def main() -> int:
     )
     parser.add_argument("--items", type=int, default=11_757)
     parser.add_argument("--components", type=int, default=4096)
+    parser.add_argument("--method", default="spectran")
     parser.add_argument("--params", type=Path, default=TREE / "params.yaml")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
@@ -136,19 +132,13 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     deterministic("cpu", arguments.threads)
     torch.manual_seed(0)
-    params = load(arguments.params)
-    train, items = params.train, arguments.items
-    settings = naming.settings("methods", "spectran", params.methods)
-    assert isinstance(settings, Config)
-    spectrum = drawn(items, arguments.components)
-    make = {
-        "item ids": lambda: IdTable(items, train.width, 0.02),
-        "spectran, all items": lambda: SpectralAttention(spectrum, train.width, 0.02, settings),
-        "spectran, the batch's": lambda: SpectralAttention(spectrum, train.width, 0.02, settings),
-    }
+    params, items, name = load(arguments.params), arguments.items, arguments.method
+    train = params.train
+    inputs = StandIn(arguments.components, train.width, items)
     sides = {
-        name: Side(arguments.params, adapter(), items, selected=name.endswith("batch's"))
-        for name, adapter in make.items()
+        "item ids": Side(params, "id", inputs, selected=False),
+        f"{name}, all items": Side(params, name, inputs, selected=False),
+        f"{name}, the batch's": Side(params, name, inputs, selected=True),
     }
     length = sides["item ids"].model.length
     negatives = getattr(train.loss, "negatives", 0)
@@ -168,11 +158,11 @@ def main() -> int:
     print(
         f"{platform.machine()}, load {os.getloadavg()[0]:.1f}; a step, and times that of item ids:"
     )
-    for name, side in sides.items():
-        print(f"  {name}: {side.median:.3f} s, {side.median / bare:.1f}x")
-    adapter = sides["spectran, all items"].model.item_tables[0]
-    assert isinstance(adapter, SpectralAttention)
-    products(adapter, arguments.rounds)
+    for told, side in sides.items():
+        print(f"  {told}: {side.median:.3f} s, {side.median / bare:.1f}x")
+    adapter = sides[f"{name}, all items"].model.item_tables[0]
+    if isinstance(adapter, SpectralAttention):
+        products(adapter, arguments.rounds)
     return 0
 
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.layers.draws import among
 from pipeline.layouts import Layout, widths
 from pipeline.model import (
     Adapter,
@@ -47,8 +48,11 @@ class IdTable(Adapter):
 class TextMap(Adapter):
     """A trained map of the frozen text of every item.
 
-    rows: [N, H], or several of them [S, N, H]; mapping: takes them to [N, width].
+    rows: [N, H], or several of them [S, N, H]; mapping: takes them to [N, width], each item by
+    itself.
     """
+
+    selective = True
 
     def __init__(self, rows: Tensor, mapping: nn.Module, width: int) -> None:
         super().__init__()
@@ -60,6 +64,13 @@ class TextMap(Adapter):
     def table(self) -> Tensor:
         """Return [N+1, D]; no text is mapped to row 0, which a bias would fill."""
         return with_padding(self.mapping(self.rows))
+
+    def rows_of(self, items: Tensor) -> Tensor:
+        """Return the rows of items [M] alone: the map runs M times instead of N times."""
+        places = items.clamp(min=1) - 1
+        with among(places, self.rows.shape[-2]):
+            mapped: Tensor = self.mapping(self.rows.index_select(-2, places))
+        return mapped * (items > 0)[:, None]
 
     def semantic(self) -> Tensor:
         """Return the table: it is all text."""
@@ -78,10 +89,15 @@ class Concat(Adapter):
         super().__init__()
         self.width = sum(part.width for part in parts)
         self.parts = nn.ModuleList(parts)
+        self.selective = any(part.selective for part in parts)
 
     def table(self) -> Tensor:
         """Return [N+1, D]."""
         return torch.cat(_tables(self.parts), dim=1)
+
+    def rows_of(self, items: Tensor) -> Tensor:
+        """Return the rows [M, D] of items [M]."""
+        return torch.cat(_tables(self.parts, items), dim=1)
 
     def semantic(self) -> Tensor | None:
         """Return the text of those parts that have some, side by side."""
@@ -96,10 +112,15 @@ class Sum(Adapter):
         super().__init__()
         (self.width,) = {part.width for part in parts}
         self.parts = nn.ModuleList(parts)
+        self.selective = any(part.selective for part in parts)
 
     def table(self) -> Tensor:
         """Return [N+1, D]."""
         return torch.stack(_tables(self.parts)).sum(0)
+
+    def rows_of(self, items: Tensor) -> Tensor:
+        """Return the rows [M, D] of items [M]."""
+        return torch.stack(_tables(self.parts, items)).sum(0)
 
     def semantic(self) -> Tensor | None:
         """Return the sum of the text of those parts that have some."""
@@ -141,11 +162,12 @@ def laid_out(
     return Sum([ids, mapped]) if config.fusion == "add" else Concat([ids, mapped])
 
 
-def _tables(parts: nn.ModuleList) -> list[Tensor]:
+def _tables(parts: nn.ModuleList, items: Tensor | None = None) -> list[Tensor]:
+    """Return every part's table, or its rows of items [M]."""
     tables = []
     for part in parts:
         assert isinstance(part, Adapter)
-        tables.append(part.table())
+        tables.append(part.table() if items is None else part.rows_of(items))
     return tables
 
 

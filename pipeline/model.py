@@ -83,7 +83,7 @@ class Adapter(nn.Module):
     """Item ids to item vectors; owns whatever it trains."""
 
     width: int
-    selective: ClassVar[bool] = False
+    selective: bool = False
     """Whether `rows_of` costs less than `table`."""
 
     @abstractmethod

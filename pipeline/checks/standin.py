@@ -15,11 +15,14 @@ SPARE = 8
 
 
 class StandIn:
-    """What methods read (`pipeline.model.Inputs`), for text of H columns and item vectors of D."""
+    """What methods read (`pipeline.model.Inputs`), for text of H columns and item vectors of D.
 
-    def __init__(self, columns: int, width: int) -> None:
+    items: N; None for as few as the width allows.
+    """
+
+    def __init__(self, columns: int, width: int, items: int | None = None) -> None:
         self.columns = columns
-        self.items = width + SPARE
+        self.items = items or width + SPARE
         self.spectrum = cache(self._spectrum)
 
     @cached_property

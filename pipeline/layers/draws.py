@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
@@ -72,6 +72,22 @@ _SOURCE: ContextVar[Source] = ContextVar("source", default=draw)
 def drawn(what: Draw, device: torch.device) -> Tensor:
     """Return what was asked for, from the source in force."""
     return _SOURCE.get()(what, device)
+
+
+@contextmanager
+def among(places: Tensor, count: int) -> Iterator[None]:
+    """Let layers that work on some rows draw for all of them, and take the numbers of theirs.
+
+    So a step over a few items draws the same numbers for them as one over all.
+    places: [M], the rows; count: N, how many there are. Every draw is to be [M, ...].
+    """
+    outer = _SOURCE.get()
+
+    def source(what: Draw, device: torch.device) -> Tensor:
+        return outer(replace(what, shape=(count, *what.shape[1:])), device)[places]
+
+    with handed(source):
+        yield
 
 
 @contextmanager

@@ -114,6 +114,20 @@ def test_table_has_a_zero_padding_row(method: Method, inputs: Any) -> None:
         assert not table[0].any()
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_rows_of_some_items_are_those_of_the_table(
+    method: Method, inputs: Any, training: bool
+) -> None:
+    items = torch.tensor([0, 2, 3, len(inputs.catalog)])
+    for adapter in adapters(method):
+        adapter.train(training)
+        found = []
+        for ask in (lambda a: a.table()[items], lambda a: a.rows_of(items)):
+            torch.manual_seed(0)
+            found.append(ask(adapter))
+        assert torch.allclose(*found, atol=1e-6)
+
+
 def test_padding_row_stays_zero_and_parameters_move(
     method: Method, params: config.Params, inputs: Any
 ) -> None:

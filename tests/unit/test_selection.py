@@ -19,6 +19,9 @@ from pipeline.training.steps import loss_of
 from tests import composed
 from tests.composed import method
 
+MAPS = ("morec", "morec_deep", "morec_add", "unisrec", "unisrec_concat", "whitenrec_plus")
+"""Methods that map every item's text by itself, some with draws per item."""
+
 
 def batches(made: Method, params: config.Params, inputs: Any) -> list[Any]:
     setting = Setting.of(made, inputs.sequences, params.train, "cpu")
@@ -40,7 +43,8 @@ def test_places_lead_back_to_the_items(backbone: str, params: config.Params, inp
 
 @pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
 @pytest.mark.parametrize(
-    "name", ["spectran", "spectran_no_attention", "spectran_concat", "spectran_id_dropout"]
+    "name",
+    ["spectran", "spectran_no_attention", "spectran_concat", "spectran_id_dropout", *MAPS],
 )
 @pytest.mark.parametrize("loss", ["infonce", "bce", "gbce"])
 def test_loss_and_gradients_are_those_of_the_whole_table(
@@ -62,7 +66,7 @@ def test_loss_and_gradients_are_those_of_the_whole_table(
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(whole, own, strict=True))
 
 
-@pytest.mark.parametrize("name", ["spectran", "spectran_id_dropout"])
+@pytest.mark.parametrize("name", ["spectran", "spectran_id_dropout", *MAPS])
 def test_training_is_the_same(
     name: str, params: config.Params, inputs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
