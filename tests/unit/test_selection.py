@@ -92,6 +92,21 @@ def test_only_small_batches_of_large_catalogues_select(params: config.Params, in
     assert not selects(made.model, phase, params.train, 2 * touched - 1)
 
 
+@pytest.mark.parametrize("name", ["morec", "whitenrec_add", "unisrec_concat", "spectran"])
+def test_maps_of_the_text_select(name: str, params: config.Params, inputs: Any) -> None:
+    made = method(params, inputs, name=name)
+    assert selects(made.model, made.phases[0], params.train, 10**9)
+
+
+@pytest.mark.parametrize("name", ["rlmrec_concat", "llm_esr"])
+def test_terms_of_the_loss_that_name_items_do_not_select(
+    name: str, params: config.Params, inputs: Any
+) -> None:
+    """Their text is mapped, too, but the alignment reads items by their numbers."""
+    made = method(params, inputs, name=name)
+    assert not selects(made.model, made.phases[0], params.train, 10**9)
+
+
 def test_parts_that_need_all_items_do_not_select(params: config.Params, inputs: Any) -> None:
     ids = method(params, inputs, name="id")
     assert not selects(ids.model, ids.phases[0], params.train, 10**9), "nothing to gain"
