@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -213,9 +214,14 @@ def test_an_interrupt_that_compiled_code_loses_comes_again(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "unraisablehook", interrupt_again)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()  # from C nothing can be raised: it returns as if nothing had happened
-        time.sleep(1)
+    # Shells start background jobs deaf to Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()  # from C nothing can be raised: it returns as if nothing had happened
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_closed_pipe_is_no_error() -> None:
