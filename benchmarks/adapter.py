@@ -44,6 +44,8 @@ from pipeline.training.steps import adam, adapters, loss_of, thaw
 TREE = Path(__file__).resolve().parents[1]
 ZEROS = (0.6, 0.9, 0.97, 0.99)
 CHUNK = 1024
+METHODS = ("spectran", "morec", "unisrec", "whitenrec")
+"""Those whose steps may compute the batch's items alone."""
 
 
 class Side:
@@ -124,7 +126,7 @@ def main() -> int:
     )
     parser.add_argument("--items", type=int, default=11_757)
     parser.add_argument("--components", type=int, default=4096)
-    parser.add_argument("--method", default="spectran")
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0])
     parser.add_argument("--params", type=Path, default=TREE / "params.yaml")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
