@@ -16,6 +16,7 @@ from pipeline.cells import cells
 from pipeline.params import load
 from stages.run import Run
 
+TREE = Path(__file__).resolve().parents[2]
 ITEMS = "a" * 64
 NUM_ITEMS = 500
 VALID, TEST = 40, 90
@@ -259,3 +260,13 @@ def evaluated(_evaluated_once: Path, tmp_path: Path) -> Measured:
     """The folder after `evaluate`, `report` and a card named tiny."""
     shutil.copytree(_evaluated_once, tmp_path, dirs_exist_ok=True)
     return Measured(tmp_path)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Parameters, graph and code of this repository, to be changed."""
+    for name in ("params.yaml", "dvc.yaml", "revisions.yaml"):
+        (tmp_path / name).write_text((TREE / name).read_text())
+    for name in ("pipeline", "stages"):
+        (tmp_path / name).symlink_to(TREE / name)
+    return tmp_path

@@ -1,4 +1,4 @@
-"""check, ls and clean on a small tree: parameters, dvc.yaml and the code of this repository."""
+"""`spectran check` on a small tree: parameters, dvc.yaml and the code of this repository."""
 
 from __future__ import annotations
 
@@ -12,27 +12,13 @@ import pytest
 import typer
 import yaml
 
-from pipeline import files
-from pipeline.errors import ConfigError
 from stages.check import check
-from stages.clean import clean
 from stages.cli import build
-from stages.ls import ls
 from stages.run import Run
 
-TREE = Path(__file__).resolve().parents[2]
 build()
 
 Edit = Callable[[dict[str, Any]], object]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    for name in ("params.yaml", "dvc.yaml", "revisions.yaml"):
-        (tmp_path / name).write_text((TREE / name).read_text())
-    for name in ("pipeline", "stages"):
-        (tmp_path / name).symlink_to(TREE / name)
-    return tmp_path
 
 
 def edit(file: Path, change: Edit) -> None:
@@ -43,9 +29,6 @@ def edit(file: Path, change: Edit) -> None:
 
 def run(tree: Path, name: str, **options: Any) -> Run:
     return Run(name=name, params_path=tree / "params.yaml", **options)
-
-
-# ---------------------------------------------------------------- check
 
 
 def test_check_finds_nothing_in_what_is_shipped(
@@ -353,80 +336,3 @@ def test_check_refuses_a_second_owner_of_the_package_names(
     monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: owners)
     found = problems(tree, capsys)
     assert len(found) == 1 and "pip uninstall pipeline" in found[0]
-
-
-# ---------------------------------------------------------------- ls and clean
-
-
-def made(tree: Path, *paths: str) -> list[Path]:
-    for path in paths:
-        file = tree / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"x" * 10)
-    return [tree / path for path in paths]
-
-
-def test_ls_counts_finished_seeds_and_names_forgotten_cells(
-    tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made(
-        tree,
-        "artifacts/ranks/demo/none/sasrec/id/1.parquet",
-        "artifacts/ranks/demo/minilm/sasrec/old/0.parquet",
-        "artifacts/semantic/demo/minilm.safetensors",
-    )
-    ls(run(tree, "ls"))
-    lines = {
-        w[0]: " ".join(w[1:]) for w in map(str.split, capsys.readouterr().out.splitlines()) if w
-    }
-    assert lines["demo/none/sasrec/id"] == "1 of 2 seeds (missing 0)"
-    assert lines["demo/minilm/sasrec/spectran"] == "0 of 2 seeds"
-    assert lines["demo/minilm/sasrec/old"] == "not in the grid. Run: spectran clean --stale"
-    assert lines["minilm"].endswith("in grid, embedded demo")
-    ls(run(tree, "ls", json=True))
-    content = json.loads(capsys.readouterr().out)
-    assert {"cell": "demo/none/sasrec/id", "grid": True, "seeds": [0, 1], "finished": [1]} in (
-        content["cells"]
-    )
-
-
-def test_clean_deletes_what_the_grid_does_not_name_and_nothing_else(tree: Path) -> None:
-    stale = made(
-        tree,
-        "artifacts/ranks/demo/minilm/sasrec/old/0.parquet",
-        "artifacts/ranks/demo/old/sasrec/spectran/0.parquet",
-        "artifacts/ranks/demo/none/sasrec/id/7.parquet",
-        "artifacts/curves/demo/none/none/popularity/0.parquet",
-        "artifacts/models/toys/none/sasrec/id/0.safetensors",
-        "artifacts/metrics/toys.parquet",
-        "artifacts/spectrum/demo/old/unit.safetensors",
-        "artifacts/data/toys/items.parquet",
-        ".cache/train/aa/done.json",
-        f"artifacts/{files.TEMPORARY}/999999999-dead.parquet",
-    )
-    kept = made(
-        tree,
-        "artifacts/ranks/demo/none/sasrec/id/0.parquet",
-        "artifacts/ranks/demo/none/none/popularity/0.parquet",
-        "artifacts/metrics/demo.parquet",
-        "artifacts/spectrum/demo/minilm/unit.safetensors",
-        "artifacts/semantic/toys/old.safetensors",
-        "artifacts/raw/toys.json",
-        "artifacts/data/demo/items.parquet",
-        ".cache/train/bb/state.safetensors",
-        ".cache/rows/cc/row",
-        f"artifacts/{files.TEMPORARY}/1-alive.parquet",
-    )
-    clean(run(tree, "clean"), stale=True, dry_run=True)
-    assert all(path.exists() for path in [*stale, *kept])
-    clean(run(tree, "clean"), stale=True, yes=True)
-    assert [str(path) for path in stale if path.exists()] == []
-    assert [str(path) for path in kept if not path.exists()] == []
-    assert not (tree / "artifacts/ranks/demo/old").exists(), "no empty folders stay"
-
-
-def test_clean_does_not_delete_unasked(tree: Path) -> None:
-    made(tree, "artifacts/metrics/toys.parquet")
-    with pytest.raises(ConfigError, match="--yes"):
-        clean(run(tree, "clean"), stale=True)
-    assert (tree / "artifacts/metrics/toys.parquet").exists()
