@@ -140,6 +140,30 @@ def test_spectra_are_those_of_the_cards() -> None:
     assert compared >= 20
 
 
+def test_spectral_weights_are_those_of_the_cards() -> None:
+    part = FILES[1].read_text().split("## Spectral weights")[1].split("\n## ")[0]
+    table = [line for line in part.splitlines() if line.startswith("| ")]
+    head, *lines = [line.strip("| ").split(" | ") for line in table]
+    shown = {first: values for first, *values in lines}
+    links = [re.search(r"\]\(([\w/]+/card\.md)\)", text) for text in head]
+    assert len(links) == 4
+    for place, link in enumerate(links):
+        assert link is not None
+        with (FILES[1].parent / link[1]).with_name("analyses.csv").open(newline="") as file:
+            known = {
+                row["quantity"]: float(row["value"])
+                for row in csv.DictReader(file)
+                if (row["encoder"], row["method"], row["part"]) == ("minilm", "spectran", "")
+            }
+        principal, subordinate = known["principal"], known["subordinate"]
+        assert [shown[name][place] for name in list(shown)[:4]] == [
+            f"{principal:.2f}",
+            f"{subordinate:.2f}",
+            f"{subordinate / principal:.2f}",
+            f"{known['zeros']:.0%}",
+        ]
+
+
 def test_widths_are_those_of_the_card() -> None:
     part = FILES[1].read_text().split("## Width of")[1].split("\n## ")[0]
     found = re.search(r"\]\(([\w/]+/card\.md)\)", part)
