@@ -13,19 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from pipeline import artifacts
 from pipeline.config import Params
+from pipeline.config.text import Adapter, Mark
 from pipeline.encoders.hub import is_commit
 from pipeline.errors import ArtifactError
-
-IDLE = frozenset(
-    {"batch_size", "batch_tokens", "tensor_parallel", "memory_share", "min_matched"}
-    | {"key_variable", "encoding_format", "requests_per_minute", "retries", "timeout_s"}
-)
-"""Keys of an encoder's block that change how vectors are had, and not the vectors."""
-
-PINS = ("revision", "weights_sha256", "sha256")
-"""Keys that only say which files are meant; null leaves that open."""
 
 
 class Difference(NamedTuple):
@@ -135,34 +129,39 @@ def _other_encoder(params: Params, name: str, made: Mapping[str, Any]) -> Differ
     block, identity = made.get("encoder"), made.get("identity", {})
     if not block:
         return None
-    now = params.encoder(name).model_dump(mode="json")
+    read = params.encoder(name)
+    now = read.model_dump(mode="json")
     # The engine decides which other keys there are; `transform` is left out where there is none.
     was = {"engine": None, "transform": None, **block}
     # Of vectors made elsewhere; it was taken whether the block asked or not.
     if "sha256" in identity:
         was["sha256"] = identity["sha256"]
-    was, now = _comparable(was, now, identity.get("model"))
+    was, now = _comparable(type(read), was, now, identity.get("model"))
     if "sha256" in now:
         del now["path"]
     if "base_url" in was and "base_url" in now:
         was["base_url"], now["base_url"] = (b["base_url"].rstrip("/") for b in (was, now))
     if len(was.get("adapters", ())) == len(now.get("adapters", ())) > 0:
         parts = zip(was["adapters"], now["adapters"], identity.get("adapters", ()), strict=False)
-        pairs = [_comparable(*part) for part in parts]
+        pairs = [_comparable(Adapter, *part) for part in parts]
         was["adapters"], now["adapters"] = ([pair[side] for pair in pairs] for side in (0, 1))
     return difference(was, now, f"encoders.{name}")
 
 
 def _comparable(
-    was: Mapping[str, Any], now: Mapping[str, Any], found: Any
+    kind: type[BaseModel], was: Mapping[str, Any], now: Mapping[str, Any], found: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both blocks without the keys that change no vector, or that either leaves open.
 
-    found: what the engine said of the model, or of the adapter.
+    kind: what the block is read as; found: what the engine said of the model, or of the adapter.
     """
     commit = found.get("commit") if isinstance(found, Mapping) else None
     if commit and is_commit(now.get("revision")):
         was = {**was, "revision": commit}
-    skipped = IDLE | {pin for pin in PINS if was.get(pin) is None or now.get(pin) is None}
+    skipped = set()
+    for name, info in kind.model_fields.items():
+        left_open = Mark.PIN in info.metadata and None in (was.get(name), now.get(name))
+        if left_open or Mark.IDLE in info.metadata:
+            skipped.add(name)
     kept = ({k: v for k, v in block.items() if k not in skipped} for block in (was, now))
     return next(kept), next(kept)

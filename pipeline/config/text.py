@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -9,6 +10,19 @@ from pydantic import Field, model_validator
 
 from pipeline.config.numbers import Positive
 from pipeline.strict import Strict
+
+
+class Mark(Enum):
+    """Metadata of a key: what it tells of the vectors. Without one, another value gives others."""
+
+    IDLE = auto()
+    """It changes how vectors are had, and not the vectors."""
+    PIN = auto()
+    """It only says which file is meant; null leaves that open."""
+
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Permute(Strict):
@@ -57,10 +71,10 @@ class Model(FromText):
 
     model: str
     """Hub name, folder, or `package:NAME` for weights that an installed package carries."""
-    revision: str | None
+    revision: Annotated[str | None, Mark.PIN]
     """Commit of a hub model; null for folders and packages. A hub model without one is resolved
     when it is used, and its commit recorded."""
-    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    weights_sha256: Annotated[Sha256 | None, Mark.PIN]
     """Checksum of model.safetensors; null is not verified."""
     normalize: bool
     """Give rows of norm 1 (sbert: keep the model's closing normalisation)."""
@@ -68,9 +82,9 @@ class Model(FromText):
     """Longer texts are cut here, at their end; special tokens count."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Of weights and arithmetic; rows are float32 in any case."""
-    batch_size: Positive
+    batch_size: Annotated[Positive, Mark.IDLE]
     """Texts per batch at most."""
-    batch_tokens: Positive
+    batch_tokens: Annotated[Positive, Mark.IDLE]
     """Tokens per batch at most, padding included; a single longer text is a batch of its own."""
 
 
@@ -92,7 +106,7 @@ class Adapter(Strict):
 
     model: str
     """Hub name or folder."""
-    revision: str | None
+    revision: Annotated[str | None, Mark.PIN]
     """Commit on the hub; null as for a model."""
 
 
@@ -124,9 +138,9 @@ class Vllm(Model):
     engine: Literal["vllm"]
     pooling: Literal["last", "mean", "eos"]
     """As for `transformers`."""
-    tensor_parallel: Positive
+    tensor_parallel: Annotated[Positive, Mark.IDLE]
     """GPUs that share one model."""
-    memory_share: Annotated[float, Field(gt=0, le=1)]
+    memory_share: Annotated[float, Field(gt=0, le=1), Mark.IDLE]
     """Share of a GPU's memory that vLLM may take."""
     trust_remote_code: bool
     """Run code that the model brings along."""
@@ -140,7 +154,7 @@ class OpenAI(FromText):
     """Name the server knows."""
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
     """Address without /embeddings; mostly ends in /v1. No key, user or password stands in it."""
-    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None
+    key_variable: Annotated[Variable | None, Mark.IDLE]
     """Environment variable that holds the key; null sends none. A key never stands here."""
     dimensions: Positive | None
     """Sent with the request, for models that can shorten their vectors; null sends nothing."""
@@ -148,18 +162,18 @@ class OpenAI(FromText):
     """Give rows of norm 1, whatever the server sends."""
     max_characters: Positive
     """Longer texts are cut here, at their end, before they are sent."""
-    encoding_format: Literal["float", "base64"]
+    encoding_format: Annotated[Literal["float", "base64"], Mark.IDLE]
     """How vectors are asked for: base64 is four times shorter, but not every server has it."""
-    batch_size: Positive
+    batch_size: Annotated[Positive, Mark.IDLE]
     """Texts per request at most."""
-    batch_tokens: Positive
+    batch_tokens: Annotated[Positive, Mark.IDLE]
     """Tokens per request at most, estimated as one per four bytes of text; a single longer text
     is a request of its own."""
-    requests_per_minute: Positive | None
+    requests_per_minute: Annotated[Positive | None, Mark.IDLE]
     """Requests are spaced to stay below it; null sends one as soon as the last is answered."""
-    retries: Annotated[int, Field(ge=0)]
+    retries: Annotated[int, Field(ge=0), Mark.IDLE]
     """Further attempts after a refusal for load, a server error, a lost connection or silence."""
-    timeout_s: Positive
+    timeout_s: Annotated[Positive, Mark.IDLE]
     """Seconds of silence after which an attempt is given up."""
 
     @model_validator(mode="after")
@@ -178,14 +192,14 @@ class Vectors(Block):
     engine: Literal["vectors"]
     path: Annotated[str, Field(pattern=r"\.(npy|safetensors|parquet)$")]
     """.npy, .safetensors or .parquet file; a leading $NAME is read from the environment."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    sha256: Annotated[Sha256 | None, Mark.PIN]
     """Checksum of the file; null is not verified."""
     name: str | None
     """Tensor or column that holds the vectors; null for .npy."""
     ids: str
     """.parquet: column of raw item ids. Else a text file (UTF-8) with one raw item id per line, in
     the order of the rows."""
-    min_matched: Annotated[float, Field(gt=0, le=1)]
+    min_matched: Annotated[float, Field(gt=0, le=1), Mark.IDLE]
     """Share of the items that must have a vector; the others get the mean of those that have."""
 
     @model_validator(mode="after")
