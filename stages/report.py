@@ -126,7 +126,8 @@ def _page(run: Run) -> None:
 
 def _chapter(run: Run, dataset: str) -> Chapter:
     from pipeline import artifacts, naming
-    from pipeline.cells import cells
+    from pipeline.cells import Cell, cells
+    from pipeline.evaluation.outcomes import completed
     from pipeline.reporting.ablations import ablations, refuse_untested
     from pipeline.reporting.page import Chapter
     from pipeline.reporting.protocol import (
@@ -166,6 +167,10 @@ def _chapter(run: Run, dataset: str) -> Chapter:
     variants = ablations(params, wanted, published_values(dataset, backbones, params))
     refuse_untested(run.root, numbers, variants)
     topics = protocol(params, dataset, wanted)
+    provenance = {
+        name: {**made, "params": completed(Cell.parse(name), made["params"], params)}
+        for name, made in header["params"]["cells"].items()
+    }
     return Chapter(
         numbers=numbers,
         protocol=line(topics),
@@ -181,7 +186,7 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         sizes=_of_models(run, artifacts.SIZES, dataset, items),
         times=_times(run, wanted),
         files={name: naming.file_of("backbones", name, params.backbones) for name in backbones},
-        provenance=header["params"]["cells"],
+        provenance=provenance,
         ablations=variants,
         monitor=f"valid/ndcg@{params.train_for(dataset).monitor_k}",
     )

@@ -197,16 +197,29 @@ def refuse_other_sequences(root: Path, dataset: str, found: Sequence[Outcomes]) 
             )
 
 
+def completed(cell: Cell, made_from: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    """Return what made ranks, with the settings of method and backbone that came later.
+
+    made_from: params of the ranks. Raises ConfigError for a name that params.yaml lacks.
+    """
+    blocks = {
+        "method": naming.settings("methods", cell.method, params.methods),
+        "backbone": naming.settings("backbones", cell.backbone, params.backbones),
+    }
+    then = {kind: block.completed(made_from.get(kind) or {}) for kind, block in blocks.items()}
+    return {**made_from, **then}
+
+
 def made_otherwise(cell: Cell, made_from: Mapping[str, Any], params: Params) -> Difference | None:
     """Return the first value of method, backbone or `train` that ranks were made without.
 
     The protocol line, written from params.yaml, would describe another training. made_from: params
     of the ranks. Raises ConfigError for a method or backbone that params.yaml lacks.
     """
+    made_from = completed(cell, made_from, params)
     for kind, name in (("methods", cell.method), ("backbones", cell.backbone)):
-        block = naming.settings(kind, name, getattr(params, kind))
-        was = block.completed(made_from.get(kind.removesuffix("s")) or {})
-        if found := difference(was, block.model_dump(mode="json"), f"{kind}.{name}"):
+        now = naming.settings(kind, name, getattr(params, kind)).model_dump(mode="json")
+        if found := difference(made_from[kind.removesuffix("s")], now, f"{kind}.{name}"):
             return found
     made_with = made_from.get("train")
     if made_with is not None and cell.trained:

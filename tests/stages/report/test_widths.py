@@ -7,11 +7,14 @@ import re
 import pytest
 import yaml
 
+from pipeline import artifacts
 from pipeline.cells import cells
 from pipeline.params import load
 from stages.evaluate import evaluate
 from stages.report import report
 from tests.stages.report.tables import naive_ndcg, read
+
+TABLES = ("widths.csv", "spectral_weights.csv", "spectral_summary.csv")
 
 
 @pytest.fixture
@@ -62,6 +65,21 @@ def test_widths_csv_holds_every_metric(swept):
             block = {"32": "sasrec"}.get(row["width"], f"sasrec_d{row['width']}")
             wanted = naive_ndcg(swept, row["method"], int(row["k"]), block)
             assert float(row["mean"]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_setting_that_came_later_parts_no_widths(swept):
+    """Ranks from before `embed_scale` were made with what 1 means now."""
+    before = {name: (swept.root / "report" / name).read_text() for name in TABLES}
+    cell = {"dataset": "demo", "encoder": "minilm", "backbone": "sasrec", "method": "spectran"}
+    for seed in (0, 1):
+        table, header = artifacts.RANKS.load(swept.root, **cell, seed=seed)
+        assert header["params"]["method"].pop("embed_scale") == 1.0
+        artifacts.RANKS.save(
+            swept.root, table, items=header["items"], params=header["params"], **cell, seed=seed
+        )
+    evaluate(swept.run("evaluate", quiet=True), "demo")
+    report(swept.run("report", quiet=True))
+    assert {name: (swept.root / "report" / name).read_text() for name in TABLES} == before
 
 
 def test_one_width_is_no_section(page, evaluated):
