@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.experiment.parts import builder, code_of
 
 WIDEST = 1024
-"""Wider cells are not built: that would take seconds and gigabytes for one look."""
+"""Of wider cells only the backbone is tried: a whole one would take seconds and gigabytes."""
 
 
 def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
@@ -37,7 +37,7 @@ def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
             columns = encoder.width if encoder else 0
             place = (cell.method, cell.backbone, columns, width, key)
             possible = bool(encoder) == bool(reads_text(params, cell.method))
-            if cell.trained and possible and width <= WIDEST and place not in built:
+            if cell.trained and possible and place not in built:
                 built.add(place)
                 _build(params, cell, columns, key)
         except ConfigError as error:
@@ -45,8 +45,18 @@ def refusals(params: Params, cells: Iterable[Cell]) -> Iterator[str]:
     yield from said
 
 
+def _placed(line: str, cell: Cell) -> str:
+    """Return what a cell refuses, with the blocks that it is about where they are not named."""
+    if line.startswith("params.yaml:"):
+        return line
+    return f"params.yaml: methods.{cell.method} with encoders.{cell.encoder}: {line}"
+
+
 def _build(params: Params, cell: Cell, columns: int, key: str) -> None:
-    """Build a cell and drop it. Raises ConfigError when its sizes do not fit each other."""
+    """Build a cell and drop it. Raises ConfigError when its sizes do not fit each other.
+
+    Of a cell wider than WIDEST it builds the backbone alone, and that without numbers.
+    """
     try:
         method = naming.settings("methods", cell.method, params.methods)
         backbone = naming.settings("backbones", cell.backbone, params.backbones)
@@ -57,6 +67,13 @@ def _build(params: Params, cell: Cell, columns: int, key: str) -> None:
     if not (hasattr(found, "build") and hasattr(encoder, "build")):
         return
     train = cell.train(params)
+    if train.width > WIDEST:
+        with torch.device("meta"):  # sizes without numbers
+            encoder.build(backbone, train.width, train.dropout, key)
+        return
     inputs = StandIn(columns, train.width)
-    with torch.random.fork_rng(devices=()), suppress(DataError):
-        builder(found, encoder, method, backbone, inputs, train, key)()
+    try:
+        with torch.random.fork_rng(devices=()), suppress(DataError):
+            builder(found, encoder, method, backbone, inputs, train, key)()
+    except ConfigError as error:
+        raise ConfigError("\n".join(_placed(x, cell) for x in str(error).splitlines())) from None

@@ -7,6 +7,7 @@ from functools import cache, cached_property
 import numpy as np
 import pyarrow as pa
 
+from pipeline.artifacts import ITEMS
 from pipeline.spectral.decompose import CENTRED
 from pipeline.values import NOT_HELD, Catalog, SemanticEmbeddings, Sequences, Spectrum
 
@@ -27,8 +28,11 @@ class StandIn:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """Items with numbers alone."""
-        return Catalog(pa.table({"item": np.arange(1, self.items + 1)}), "")
+        """Items that all have the same text."""
+        assert ITEMS.schema is not None
+        columns = dict.fromkeys(ITEMS.schema.names, pa.array(["text"] * self.items))
+        numbers = np.arange(1, self.items + 1)
+        return Catalog(pa.table(columns | {"item": numbers}, schema=ITEMS.schema), "")
 
     @cached_property
     def sequences(self) -> Sequences:

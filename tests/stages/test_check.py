@@ -12,6 +12,8 @@ import pytest
 import typer
 import yaml
 
+from pipeline import artifacts
+from pipeline.checks.standin import StandIn
 from stages.check import check
 from stages.cli import build
 from stages.run import Run
@@ -166,6 +168,7 @@ def test_check_tells_methods_whose_sizes_do_not_fit(
     for expected in (
         "params.yaml: methods.morec.text_width: 3 does not fit methods.morec.train.width 28",
         "params.yaml: methods.llm_esr.train.width: 27 is odd, but methods.llm_esr halves it.",
+        "params.yaml: methods.svd with encoders.own: the unit spectrum has 24 components, "
         "datasets.demo.train.width asks for 32: the encoder has 24 dimensions.",
         "params.yaml: methods.whitenrec_plus.groups: 5 does not divide",
     ):
@@ -186,18 +189,31 @@ def test_check_says_nothing_of_sizes_that_are_not_known(
     assert len(told) == 2 and not [line for line in told if "dimensions" in line or "width" in line]
 
 
+def test_items_of_the_look_have_all_that_a_method_may_read() -> None:
+    """As an own method that reads brands does."""
+    items = StandIn(columns=8, width=4).catalog
+    assert items.table.schema == artifacts.ITEMS.schema and len(items) == len(items.table) == 12
+
+
 def test_check_builds_nothing_huge(
     tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A width of 20,000 takes tens of gigabytes for the backbone alone."""
-    built = []
-    monkeypatch.setattr("pipeline.checks.dry._build", lambda params, *rest: built.append(rest))
-    edit(tree / "params.yaml", lambda c: c["datasets"]["demo"]["train"].update(width=20_000))
+    """A width of 200,000 takes terabytes for the backbone alone, which is tried without numbers."""
+    made = []
+    monkeypatch.setattr("pipeline.checks.dry.StandIn", lambda *sizes: made.append(sizes))
+
+    def widen(content: dict[str, Any]) -> None:
+        content["datasets"]["demo"]["train"]["width"] = 200_000
+        content["grid"]["plain"]["backbone"] = ["sasrec", "bert4rec", "hstu"]
+
+    edit(tree / "params.yaml", widen)
     check(run(tree, "check"))
-    assert not built and "code agree" in capsys.readouterr().out
-    edit(tree / "params.yaml", lambda c: c["datasets"]["demo"]["train"].update(width=1024))
-    check(run(tree, "check"))
-    assert built
+    assert not made and "code agree" in capsys.readouterr().out
+    edit(tree / "params.yaml", lambda c: c["backbones"]["sasrec"].update(heads=3))
+    assert problems(tree, capsys) == [
+        "params.yaml: backbones.sasrec.heads: 3 does not divide the width 200000 "
+        "(datasets.demo.train.width). Allowed: a divisor of 200000. Write one, or another width."
+    ]
 
 
 def test_check_leaves_to_the_run_what_only_the_data_tell(
