@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -193,6 +193,8 @@ def guarded(*, resumes: bool, memory: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            _tell_lack("this machine has too little memory.", memory)
         if error.errno not in CURES:
             raise
         where = f"{error.filename}: " if error.filename else ""
@@ -203,18 +205,23 @@ def guarded(*, resumes: bool, memory: str) -> Iterator[None]:
         lack = _too_little(error)
         if lack is None:
             raise
-        print(f"error: {lack} {memory}", file=sys.stderr, flush=True)
-        raise typer.Exit(USER_MISTAKE) from None
+        _tell_lack(lack, memory)
+
+
+def _tell_lack(lack: str, memory: str) -> NoReturn:
+    print(f"error: {lack} {memory}", file=sys.stderr, flush=True)
+    raise typer.Exit(USER_MISTAKE) from None
 
 
 def _too_little(error: MemoryError | RuntimeError) -> str | None:
     """Return what lacks memory, if that is what an error of Python, NumPy or torch says."""
     text = str(error)
-    if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", text):
+    says = re.search(r"out of memory|allocate memory|_ALLOC_FAILED", text)
+    if not (says or isinstance(error, MemoryError)):
         return None
-    place = "the GPU" if "CUDA" in text else "this machine"
+    place = "the GPU" if re.search("CUDA|CUBLAS|CUDNN", text) else "this machine"
     asked = re.search(r"allocate (\d[\d.]*) (\w+)", text)
     if not asked:
         return f"{place} has too little memory."
-    amount = size(int(asked[1])) if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
+    amount = size(int(asked[1])) if asked[2] == "bytes" else f"{asked[1].rstrip('.')} {asked[2]}"
     return f"{place} has too little memory: {amount} more were asked for."

@@ -38,7 +38,7 @@ WINDOW_BYTES = 200_000_000
     stage=True,
     compute=True,
     resumes=True,
-    memory="Set a smaller batch_tokens or max_tokens in the encoder's block, or a smaller dtype.",
+    memory="Where the encoder's block has them, set a smaller batch_tokens, max_tokens or dtype.",
 )
 def encode(
     run: Run,

@@ -63,8 +63,9 @@ class TwoLinear(nn.Module):
 
     def __init__(self, inputs: int, width: int, init_gain: float) -> None:
         super().__init__()
-        self.first = uniform_linear(inputs, inputs // 2, init_gain)
-        self.second = uniform_linear(inputs // 2, width, init_gain)
+        hidden = max(1, inputs // 2)
+        self.first = uniform_linear(inputs, hidden, init_gain)
+        self.second = uniform_linear(hidden, width, init_gain)
 
     def forward(self, x_NH: Tensor) -> Tensor:
         """Return [N, D]."""

@@ -53,6 +53,11 @@ class Layer(nn.Module):
         return F.gelu(self.project(dropout(x, self.dropout, self.training)))
 
 
+def held(config: Config, inputs: int, width: int) -> int:
+    """Return the numbers per item of a step: the layers of a deep map."""
+    return 3 * config.hidden_layers * (config.text_width or width)
+
+
 def build(config: Config, inputs: Inputs, parts: Parts) -> Method:
     """Compose the method. Raises ConfigError when the widths do not fit the cell's."""
     rows = text_rows(inputs.semantic, config.scale)

@@ -51,7 +51,7 @@ def head(kind: Literal["linear", "mlp"], inputs: int, outputs: int, gain: float)
     """Return the head, [..., inputs] to [..., outputs]."""
     if kind == "linear":
         return nn.Sequential(uniform_linear(inputs, outputs, gain), nn.GELU())
-    hidden = inputs // 2
+    hidden = max(1, inputs // 2)
     return nn.Sequential(
         uniform_linear(inputs, hidden, gain), nn.ReLU(), uniform_linear(hidden, outputs, gain)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -130,6 +131,18 @@ def cuda_fails() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a ...")
 
 
+def cublas_fails() -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def mapping_fails() -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def half_a_terabyte_fails() -> None:
+    raise MemoryError("Unable to allocate 512. GiB for an array with shape ... and data type ...")
+
+
 def python_fails() -> None:
     bytearray(10**17)
 
@@ -140,6 +153,9 @@ def python_fails() -> None:
         (numpy_fails, "this machine has too little memory: 7.11 PiB more were asked for. "),
         (torch_fails, "this machine has too little memory: 4000.0 TB more were "),
         (cuda_fails, "the GPU has too little memory: 2.50 GiB more were asked for. "),
+        (cublas_fails, "the GPU has too little memory. "),
+        (mapping_fails, "this machine has too little memory. "),
+        (half_a_terabyte_fails, "this machine has too little memory: 512 GiB more were asked for."),
         (python_fails, "this machine has too little memory. "),
     ],
 )
@@ -147,7 +163,7 @@ def python_fails() -> None:
     ("words", "cure"),
     [
         (["train", "demo", "none", "sasrec", "id"], "Set a smaller train.batch_size"),
-        (["encode", "demo", "hash"], "Set a smaller batch_tokens"),
+        (["encode", "demo", "hash"], "has them, set a smaller batch_tokens"),
         (["evaluate", "demo"], "Free some memory, or use a machine with more."),
     ],
 )

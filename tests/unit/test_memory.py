@@ -27,6 +27,8 @@ CASES = [
     ("unisrec", {"experts": 9, "fusion": "concat"}),
     ("rlmrec", {"fusion": "concat"}),
     ("whitenrec_plus", {}),
+    ("morec_deep", {}),
+    ("morec_deep", {"fusion": "add"}),
 ]
 
 
