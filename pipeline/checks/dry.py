@@ -8,7 +8,7 @@ from contextlib import suppress
 import torch
 
 from pipeline import naming
-from pipeline.cells import Cell
+from pipeline.cells import NONE, Cell
 from pipeline.checks.standin import StandIn
 from pipeline.checks.traits import reads_text
 from pipeline.config import Params
@@ -49,7 +49,8 @@ def _placed(line: str, cell: Cell) -> str:
     """Return what a cell refuses, with the blocks that it is about where they are not named."""
     if line.startswith("params.yaml:"):
         return line
-    return f"params.yaml: methods.{cell.method} with encoders.{cell.encoder}: {line}"
+    text = "" if cell.encoder == NONE else f" with encoders.{cell.encoder}"
+    return f"params.yaml: methods.{cell.method}{text}: {line}"
 
 
 def _build(params: Params, cell: Cell, columns: int, key: str) -> None:
