@@ -23,6 +23,7 @@ from pipeline.layers.draws import Draw, draw, handed
 from pipeline.layers.packing import fixed_shapes
 from pipeline.model import Phase, SeqModel
 from pipeline.sampling.batches import Batch, History
+from pipeline.training.lighter import lighten
 from pipeline.training.steps import loss_of
 
 Tensors = dict[str, Tensor]
@@ -92,8 +93,7 @@ class Recorded:
         self.loss.train()
         recorder = make_fx(grad_and_value(every, has_aux=True))
         recorded: Any = recorder(free, fixed, inputs, numbers)
-        _drop_idle(recorded.graph)
-        recorded.recompile()
+        lighten(recorded)
         operations: Operations = recorded.forward
         return operations
 
@@ -132,16 +132,6 @@ class Recorded:
         with handed(source):
             self.loss(inputs)
         return asked
-
-
-def _drop_idle(graph: Any) -> None:
-    """Remove views that have the shape of what they view: `vmap` makes a hundred of them."""
-    aten = torch.ops.aten
-    views = (aten.view.default, aten._unsafe_view.default, aten.expand.default)
-    for node in list(graph.nodes):
-        if node.target in views and node.meta["val"].shape == node.args[0].meta["val"].shape:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
 
 
 def joined(batches: Sequence[Batch], size: int) -> tuple[Tensors, Tensor]:
