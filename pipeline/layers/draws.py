@@ -33,9 +33,17 @@ class Draw:
     all of its positions, and numbers are drawn for the real ones only."""
 
 
-def draw(what: Draw, device: torch.device, stream: torch.Generator | None = None) -> Tensor:
-    """Return what was asked for; stream: None = torch's global generator of the device."""
-    shape = what.shape
+def draw(
+    what: Draw,
+    device: torch.device,
+    stream: torch.Generator | None = None,
+    rows: int | None = None,
+) -> Tensor:
+    """Return what was asked for, with another first dimension if `rows` says so.
+
+    stream: None = torch's global generator of the device.
+    """
+    shape = what.shape if rows is None else (rows, *what.shape[1:])
     match what.kind:
         case "keep":
             return _keep(shape, what.p, device, stream)

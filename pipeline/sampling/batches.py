@@ -97,6 +97,8 @@ class Windows:
 
     def take_times(self, rows: np.ndarray) -> Tensor | None:
         """Return when the inputs happened, [B, L] long, 0 = padding."""
+        if self.times is None:
+            return None
         return _times_at(self.times, self.start[rows, None], self._index(rows))
 
     def sequences(self, rows: np.ndarray) -> np.ndarray:
@@ -188,8 +190,11 @@ class HeldOut:
 
     def history(self, rows: slice, length: int) -> History:
         """Return the last `length` events before each target, with times when they are read."""
+        items = self.histories(rows, length)
+        if self.times is None:
+            return History(items)
         times = _times_at(self.times, self.start[rows, None], self._index(rows, length))
-        return History(self.histories(rows, length), times=times)
+        return History(items, times=times)
 
     def histories(self, rows: slice, length: int) -> Tensor:
         """Return [B, L] long: the last `length` events before each target."""
@@ -229,8 +234,6 @@ def _times_of(data: Sequences, read: bool) -> np.ndarray | None:
     return data.times if read else None
 
 
-def _times_at(times: np.ndarray | None, start: np.ndarray, index: np.ndarray) -> Tensor | None:
-    """Return [B, L] long, 0 where the index within the user is negative; None without times."""
-    if times is None:
-        return None
+def _times_at(times: np.ndarray, start: np.ndarray, index: np.ndarray) -> Tensor:
+    """Return [B, L] long, 0 where the index within the user is negative."""
     return torch.from_numpy(np.where(index >= 0, times[start + np.maximum(index, 0)], 0))

@@ -10,7 +10,6 @@ from outside (`draws.handed`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -168,12 +167,11 @@ def _packed(
 
     counts: real positions of each seed; where: [sum of counts] their places among all.
     """
-    rest = own.shape[1:]
     drawn = torch.cat(
         [
-            draw(replace(own, shape=(count, *rest)), stream.device, stream)
+            draw(own, stream.device, stream, count)
             for count, stream in zip(counts, streams, strict=True)
         ]
     )
-    filled = drawn.new_zeros(len(streams) * full.shape[0], *rest)
+    filled = drawn.new_zeros(len(streams) * full.shape[0], *own.shape[1:])
     return filled.index_copy_(0, where, drawn).view(len(streams), *full.shape)
