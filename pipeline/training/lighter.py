@@ -104,8 +104,9 @@ def _idle(node: Node) -> Node | None:
         undone = before.target is aten.transpose.int and {*before.args[1:]} == {*node.args[1:]}
         return _first(before) if undone else None
     if node.target is aten.mul.Scalar and node.args[1] == 1:
-        same = _value(node).dtype == _value(_first(node)).dtype
-        return _first(node) if same and not _overwritten(node) else None
+        before = _first(node)
+        same = _value(node).dtype == _value(before).dtype
+        return before if same and not (_overwritten(node) or _overwritten(before)) else None
     return None
 
 
@@ -115,7 +116,7 @@ def _constant(node: Node) -> bool:
         all(source.op == "get_attr" for source in node.all_input_nodes)
         and isinstance(node.meta.get("val"), Tensor)
         and not _writes(node)
-        and not _overwritten(node)
+        and not any(map(_overwritten, [node, *node.all_input_nodes]))
     )
 
 
@@ -152,10 +153,14 @@ def _writes(node: Node) -> bool:
 
 
 def _overwritten(node: Node) -> bool:
-    """Whether something changes this node's memory later: it is then nobody else's."""
-    return any(
-        _writes(user) or (user.target in ALIASES and _overwritten(user)) for user in node.users
-    )
+    """Whether anything changes this node's memory, by any view of it."""
+    while node.target in ALIASES:
+        node = _first(node)
+    return _written(node)
+
+
+def _written(node: Node) -> bool:
+    return any(_writes(user) or (user.target in ALIASES and _written(user)) for user in node.users)
 
 
 def _replace(node: Node, other: Node) -> None:

@@ -113,6 +113,27 @@ def test_a_copy_that_is_written_to_stays(write: Callable[[Tensor], Tensor]) -> N
     assert torch.mul in calls(graph)
 
 
+def kept(x: Tensor) -> Tensor:
+    y = x + 1
+    copy = aten.mul.Scalar(y.view(12), 1)
+    y.add_(1)
+    return copy
+
+
+def test_a_copy_of_what_is_written_to_later_stays() -> None:
+    assert torch.mul in calls(rewritten(kept, X))
+
+
+def written(x: Tensor) -> Tensor:
+    y = x + 1
+    y.view(12).add_(1)
+    return y
+
+
+def test_writing_by_a_view_that_nobody_reads_stays() -> None:
+    assert len(calls(rewritten(written, X))) == 3
+
+
 def test_constants_are_computed_once() -> None:
     graph = rewritten(lambda x: x + torch.arange(4).view(1, 4) * 2, X)
     assert calls(graph) == [torch.add]
