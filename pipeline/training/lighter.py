@@ -14,28 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 aten = torch.ops.aten
 
 VIEWS = (aten.view.default, aten._unsafe_view.default)
-ALIASES = (
-    *VIEWS,
-    aten.alias.default,
-    aten.detach.default,
-    aten.expand.default,
-    aten.permute.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.squeeze.dim,
-    aten.t.default,
-    aten.transpose.int,
-    aten.unbind.int,
-    aten.unsqueeze.default,
-    operator.getitem,
-)
-"""What returns the memory of its first argument."""
+SMALL = 1 << 16
+"""Numbers of a constant that is kept; larger ones are made in every step, as a seed alone does."""
 
 DIRECT: dict[Any, Any] = {
     aten._unsafe_view.default: Tensor.view,
@@ -64,12 +51,13 @@ DIRECT: dict[Any, Any] = {
 def lighten(recorded: GraphModule) -> None:
     """Rewrite a graph of ATen operators, as `make_fx` records it, in place."""
     graph = recorded.graph
+    written = {_memory(source) for node in graph.nodes for source in _written(node)}
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
         node = _joined(node)
-        same = _idle(node)
-        if same is None and _constant(node):
+        same = _idle(node, written)
+        if same is None and _constant(node, written):
             same = _stored(recorded, node)
         if same is not None:
             _replace(node, same)
@@ -92,31 +80,37 @@ def _joined(node: Node) -> Node:
     return joined
 
 
-def _idle(node: Node) -> Node | None:
-    """Return which earlier node has this one's numbers in this one's shape, if it is known."""
+def _idle(node: Node, written: set[Any]) -> Node | None:
+    """Return which earlier node has this one's numbers in this one's shape, if it is known.
+
+    written: memory that some operator changes.
+    """
     if node.target in (*VIEWS, aten.expand.default):
         return _first(node) if _value(node).shape == _value(_first(node)).shape else None
     if node.target is aten.permute.default:
-        order = node.args[1]
-        return _first(node) if order == sorted(order) else None  # type: ignore[arg-type]
+        return _first(node) if node.args[1] == list(range(_value(node).dim())) else None
     if node.target is aten.transpose.int:
         before = _first(node)
         undone = before.target is aten.transpose.int and {*before.args[1:]} == {*node.args[1:]}
         return _first(before) if undone else None
     if node.target is aten.mul.Scalar and node.args[1] == 1:
-        before = _first(node)
-        same = _value(node).dtype == _value(before).dtype
-        return before if same and not (_overwritten(node) or _overwritten(before)) else None
+        # Where one of the two is written to, it is a copy.
+        found, given = _value(node), _value(_first(node))
+        same = (found.dtype, found.stride()) == (given.dtype, given.stride())
+        return _first(node) if same and _untouched(node, written) else None
     return None
 
 
-def _constant(node: Node) -> bool:
-    """Whether a node's tensor follows from the graph alone."""
+def _constant(node: Node, written: set[Any]) -> bool:
+    """Whether a node's tensor follows from the graph alone, and is small."""
+    value = node.meta.get("val")
     return (
         all(source.op == "get_attr" for source in node.all_input_nodes)
-        and isinstance(node.meta.get("val"), Tensor)
-        and not _writes(node)
-        and not any(map(_overwritten, [node, *node.all_input_nodes]))
+        and isinstance(value, Tensor)
+        and value.numel() <= SMALL
+        and isinstance(node.target, OpOverload)
+        and torch.Tag.nondeterministic_seeded not in node.target.tags
+        and _untouched(node, written)
     )
 
 
@@ -147,20 +141,36 @@ def _value(node: Node) -> Tensor:
     return found
 
 
-def _writes(node: Node) -> bool:
-    """Whether an operator changes its arguments."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _written(node: Node) -> list[Node]:
+    """Return what an operator changes."""
+    if not isinstance(node.target, OpOverload):
+        return []
+    pairs = zip(node.target._schema.arguments, node.args, strict=False)
+    return [
+        source
+        for spec, source in pairs
+        if isinstance(source, Node) and spec.alias_info is not None and spec.alias_info.is_write
+    ]
 
 
-def _overwritten(node: Node) -> bool:
-    """Whether anything changes this node's memory, by any view of it."""
-    while node.target in ALIASES:
+def _untouched(node: Node, written: set[Any]) -> bool:
+    """Whether nothing changes what a node gives or reads."""
+    return written.isdisjoint(map(_memory, (node, *node.all_input_nodes)))
+
+
+def _memory(node: Node) -> Any:
+    """Return what stands for a node's memory: the first that has it, or the name of a constant."""
+    while _looks(node):
         node = _first(node)
-    return _written(node)
+    return node.target if node.op == "get_attr" else node
 
 
-def _written(node: Node) -> bool:
-    return any(_writes(user) or (user.target in ALIASES and _written(user)) for user in node.users)
+def _looks(node: Node) -> bool:
+    """Whether a node is a view of its first argument, or that argument itself."""
+    if isinstance(node.target, OpOverload):
+        shared = node.target._schema.arguments[:1]
+        return node.target in VIEWS or any(spec.alias_info is not None for spec in shared)
+    return node.target is operator.getitem
 
 
 def _replace(node: Node, other: Node) -> None:

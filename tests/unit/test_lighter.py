@@ -124,6 +124,63 @@ def test_a_copy_of_what_is_written_to_later_stays() -> None:
     assert torch.mul in calls(rewritten(kept, X))
 
 
+def part(x: Tensor) -> Tensor:
+    y = x + 1
+    first, _ = y.split_with_sizes([1, 3], 1)
+    copy = aten.mul.Scalar(first, 1)
+    y.add_(1)
+    return copy
+
+
+def again(x: Tensor) -> Tensor:
+    y = x + 1
+    seen = y.view(12)
+    y.add_(1)
+    copy = aten.mul.Scalar(y, 1)
+    seen.add_(1)
+    return copy
+
+
+@pytest.mark.parametrize("copied", [part, again])
+def test_memory_is_followed_through_parts_and_writes(copied: Callable[[Tensor], Tensor]) -> None:
+    assert torch.mul in calls(rewritten(copied, X))
+
+
+def test_a_copy_that_lies_otherwise_stays() -> None:
+    graph = rewritten(lambda x: aten.mul.Scalar(x[:, :2], 1).view(6), X)
+    assert torch.mul in calls(graph)
+
+
+def test_dimensions_counted_from_the_end_are_no_identity() -> None:
+    rewritten(lambda x: x.permute(-1, 0) + 1, X)
+
+
+def test_a_constant_of_the_module_that_is_written_to_is_read_every_time() -> None:
+    count = torch.zeros(3, 4)
+
+    def counting(x: Tensor) -> Tensor:
+        doubled = count * 2
+        count.add_(1)
+        return x + doubled
+
+    graph = make_fx(counting)(X)
+    lighten(graph)
+    first = graph(X).clone()
+    assert torch.equal(graph(X), first + 2)
+
+
+def test_random_numbers_are_drawn_every_time() -> None:
+    graph = make_fx(lambda x: x + torch.rand(3, 4))(X)
+    lighten(graph)
+    assert not torch.equal(graph(X), graph(X))
+
+
+def test_large_constants_are_not_kept() -> None:
+    graph = make_fx(lambda x: x + torch.ones(1 << 17))(torch.zeros(1))
+    lighten(graph)
+    assert sum(kept.numel() for kept in graph.buffers()) == 0
+
+
 def written(x: Tensor) -> Tensor:
     y = x + 1
     y.view(12).add_(1)
