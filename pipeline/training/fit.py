@@ -121,11 +121,14 @@ class _Trainer:
             value = self.setting.validate(self.method.model)
             numbers = measured(self.method.model, loss, value, self.config)
             if progress.record(self.phase.name, numbers, value):
-                progress.tensors |= self._snapshot("best")
-            progress.tensors |= self._snapshot("now") | self._moments()
+                progress.tensors |= self._best()
+            due = checkpoint.due()
+            if due:
+                progress.tensors |= self._now()
             seconds = time.monotonic() - started
             progress.seconds += seconds
-            checkpoint.save(progress)
+            if due:
+                checkpoint.save(progress)
             log(
                 "epoch",
                 seed=self.seed,
@@ -162,19 +165,19 @@ class _Trainer:
         refuse_infinite(mean, self.phase, number, self.config)
         return mean
 
-    def _snapshot(self, prefix: str) -> dict[str, Tensor]:
-        return {
-            f"{prefix}/{n}": p.detach().cpu().clone() for n, p in self.modules.named_parameters()
-        }
+    def _best(self) -> dict[str, Tensor]:
+        """Return copies of the parameters."""
+        return {f"best/{n}": p.detach().clone() for n, p in self.modules.named_parameters()}
 
-    def _moments(self) -> dict[str, Tensor]:
-        found = {}
+    def _now(self) -> dict[str, Tensor]:
+        """Return copies of parameters and moments, on the CPU."""
+        found = {f"now/{n}": p.detach() for n, p in self.modules.named_parameters()}
         for name, parameter in self.free.items():
             state = self.optimizer.state[parameter]
-            found[f"m/{name}"] = state["exp_avg"].cpu().clone()
-            found[f"v/{name}"] = state["exp_avg_sq"].cpu().clone()
-            found[f"t/{name}"] = state["step"].cpu().clone()
-        return found
+            found[f"m/{name}"] = state["exp_avg"]
+            found[f"v/{name}"] = state["exp_avg_sq"]
+            found[f"t/{name}"] = state["step"]
+        return {name: tensor.to("cpu", copy=True) for name, tensor in found.items()}
 
     def _restore(self, progress: Progress) -> None:
         self._load("now", progress)

@@ -29,7 +29,11 @@ class Progress:
     """Spent in all phases, earlier runs included."""
     curves: list[Curve] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """`now/<name>`, `best/<name>`, `m/<name>`, `v/<name>`: parameters, best ones, Adam moments."""
+    """`now/<name>`, `best/<name>`, `m/<name>`, `v/<name>`: parameters, best ones, Adam moments.
+
+    The best are those of the best epoch, wherever the model lies; the others are copied to the CPU
+    when they are to be kept, and are those of an earlier epoch in between.
+    """
 
     def over(self, config: TrainConfig) -> bool:
         """Whether patience or epochs of this phase have run out."""
@@ -55,8 +59,12 @@ class Checkpoint:
         """Return the last saved progress, if any."""
         return None
 
+    def due(self) -> bool:
+        """Return whether the epoch just done is to be saved."""
+        return False
+
     def save(self, progress: Progress) -> None:
-        """Keep progress; called after every epoch."""
+        """Keep progress, all of its tensors those of the epoch just done."""
 
 
 def kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progress:

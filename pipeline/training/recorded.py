@@ -109,12 +109,12 @@ class Recorded:
         for rows in {size, histories}:
             if rows not in self.plans:
                 self.plans[rows] = self._plan({name: t[0, :rows] for name, t in inputs.items()})
-        where = real.flatten().nonzero().squeeze(1).to(streams[0].device)
         counts = real.flatten(1).sum(1).tolist()
+        places = _places(real).to(streams[0].device)
         found = []
         for own, full in zip(self.plans[size], self.plans[histories], strict=True):
             if full.packed:
-                found.append(_packed(own, full, counts, where, streams))
+                found.append(_packed(own, full, counts, places, streams))
             else:
                 found.append(_whole(own, full, streams))
         return found
@@ -160,18 +160,26 @@ def _whole(own: Draw, full: Draw, streams: Sequence[torch.Generator]) -> Tensor:
     return filled
 
 
+def _places(real: Tensor) -> Tensor:
+    """Return which row of the packed numbers each position takes, [positions] long.
+
+    Padding takes the last, which `_packed` adds. Taking rows, not putting them at their places:
+    repeatable puts are sorted first on CUDA.
+    """
+    flat = real.flatten()
+    return (flat.cumsum(0) - 1).where(flat, flat.sum())
+
+
 def _packed(
-    own: Draw, full: Draw, counts: Sequence[int], where: Tensor, streams: Sequence[torch.Generator]
+    own: Draw, full: Draw, counts: Sequence[int], places: Tensor, streams: Sequence[torch.Generator]
 ) -> Tensor:
     """Return one draw per seed for its real positions, at their places; elsewhere zeros.
 
-    counts: real positions of each seed; where: [sum of counts] their places among all.
+    counts: real positions of each seed; places: see `_places`.
     """
-    drawn = torch.cat(
-        [
-            draw(own, stream.device, stream, count)
-            for count, stream in zip(counts, streams, strict=True)
-        ]
-    )
-    filled = drawn.new_zeros(len(streams) * full.shape[0], *own.shape[1:])
-    return filled.index_copy_(0, where, drawn).view(len(streams), *full.shape)
+    parts = [
+        draw(own, stream.device, stream, count)
+        for count, stream in zip(counts, streams, strict=True)
+    ]
+    padding = parts[0].new_zeros(1, *own.shape[1:])
+    return torch.cat([*parts, padding]).index_select(0, places).view(len(streams), *full.shape)

@@ -107,15 +107,14 @@ def fit_together(
     """
     setting = Setting.of(next(iter(methods.values())), data, config, device)
     runs = []
-    for seed, method in methods.items():
+    for seed, modules in _placed(methods, device).items():
+        method = methods[seed]
         checkpoint = (checkpoints or {}).get(seed) or Checkpoint()
-        modules = modules_of(method).to(device)
         run = _Run(seed, method, checkpoint, modules, kept(checkpoint, method, seed, log))
         runs.append(run)
         if run.progress.tensors:
             log("resume", seed=seed, phase=run.phase.name, epoch=run.progress.epoch)
             advance(run.progress.epoch * len(setting.cut))
-    _share_frozen(runs)
     stack: _Stack | None = None
     while True:
         for run in [run for run in runs if not run.go_on(config)]:
@@ -126,20 +125,30 @@ def fit_together(
         behind = min(run.place for run in runs)
         group = [run for run in runs if run.place == behind]
         if stack is None or not stack.serves(group):
+            if stack is not None:
+                stack.hand_over(group)
             stack = _Stack(group, setting)
         for run, error in stack.epoch(group, log, advance):
             runs.remove(run)
             yield run.seed, error
 
 
-def _share_frozen(runs: Sequence[_Run]) -> None:
-    """Let all seeds read the same frozen inputs; the batched pass reads those of one of them."""
-    first = dict(runs[0].modules.named_buffers())
-    for run in runs[1:]:
-        for name, buffer in run.modules.named_buffers():
-            same = torch.equal(buffer, first[name])
-            assert same, f"{name} differs between seeds: its part is not stackable"
-            buffer.data = first[name]
+def _placed(methods: Mapping[int, Method], device: str) -> dict[int, nn.ModuleDict]:
+    """Move all modules to the device, with one copy of the frozen inputs that all seeds read."""
+    found = {seed: modules_of(method) for seed, method in methods.items()}
+    first, *others = found.values()
+    for modules in others:
+        for (name, buffer), (_, same) in zip(
+            modules.named_buffers(), first.named_buffers(), strict=True
+        ):
+            assert torch.equal(buffer, same), f"{name} differs between seeds: it is not stackable"
+    first.to(device)
+    shared = dict(first.named_buffers())
+    for modules in others:
+        for name, buffer in modules.named_buffers():
+            buffer.data = shared[name]
+        modules.to(device)
+    return found
 
 
 class _Stack:
@@ -189,12 +198,15 @@ class _Stack:
                 finished.append((run, *self._judge(run, loss)))
             except DivergedError as error:
                 diverged.append((run, error))
-        self._keep([run for run, _, _ in finished], [run for run, _, best in finished if best])
+        self._keep_best([run for run, _, best in finished if best])
+        due = [run for run, _, _ in finished if run.checkpoint.due()]
+        self._keep_now(due)
         seconds = (time.monotonic() - started) / len(group)
         for run, numbers, _ in finished:
             progress = run.progress
             progress.seconds += seconds
-            run.checkpoint.save(progress)
+            if run in due:
+                run.checkpoint.save(progress)
             log(
                 "epoch",
                 seed=run.seed,
@@ -236,17 +248,22 @@ class _Stack:
             placed = {name: tensor.to(device)[rows] for name, tensor in inputs.items()}
             size = len(batches[0].targets)
             numbers = [t[rows] for t in self.step.numbers(size, placed, real, streams)]
-            gradients, losses = self.step(self.free, self.fixed, placed, numbers)
-            for parameter, gradient in gradients.items():
-                # Fused Adam walks the memory of both side by side, whatever their strides.
-                self.free[parameter].grad = gradient.contiguous()
-            self.optimizer.step()
+            total += self._descend(placed, numbers)
             for table in tables:
                 table.after_step()
-            total += losses
             steps += 1
             advance(sum(len(batch.targets) for batch in batches))
         return [float(total[self.runs.index(run)]) / steps for run in group]
+
+    def _descend(self, inputs: Mapping[str, Tensor], numbers: list[Tensor]) -> Tensor:
+        """Take a step; return the losses [S]. Gradients are gone before the next."""
+        gradients, losses = self.step(self.free, self.fixed, dict(inputs), numbers)
+        for name, gradient in gradients.items():
+            # Fused Adam walks the memory of both side by side, whatever their strides.
+            self.free[name].grad = gradient.contiguous()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return losses
 
     def _rows(self, group: Sequence[_Run]) -> Tensor | slice:
         """Return which seed of the group feeds each row; idle rows repeat the first's."""
@@ -257,23 +274,34 @@ class _Stack:
 
     # ------------------------------------------------------------ state
 
-    def _keep(self, runs: Sequence[_Run], best: Sequence[_Run]) -> None:
-        """Keep parameters and moments of these seeds in their progress."""
-        kept = {f"now/{name}": p for name, p in self.parameters.items()}
+    def hand_over(self, group: Sequence[_Run]) -> None:
+        """Keep where those of these seeds stand that go on with this phase in another stack."""
+        mine = [run for run in group if run in self.runs and run.progress.phase == self.phase]
+        self._keep_now(mine)
+
+    def _keep_best(self, runs: Sequence[_Run]) -> None:
+        """Keep copies of these seeds' parameters in their progress."""
+        for run in runs:
+            row = self.runs.index(run)
+            own = {f"best/{name}": p[row].clone() for name, p in self.parameters.items()}
+            run.progress.tensors |= own
+
+    def _keep_now(self, runs: Sequence[_Run]) -> None:
+        """Keep copies of these seeds' parameters and moments in their progress, on the CPU."""
+        if not runs:
+            return
+        rows = {f"now/{name}": p for name, p in self.parameters.items()}
+        steps = {}
         for name, parameter in self.free.items():
             state = self.optimizer.state[parameter]
-            kept |= {f"m/{name}": state["exp_avg"], f"v/{name}": state["exp_avg_sq"]}
-        for name, tensor in kept.items():
-            rows = tensor.cpu()
+            rows |= {f"m/{name}": state["exp_avg"], f"v/{name}": state["exp_avg_sq"]}
+            steps[f"t/{name}"] = state["step"].cpu()
+        for name, tensor in rows.items():
+            copied = tensor.cpu()
             for run in runs:
-                run.progress.tensors[name] = rows[self.runs.index(run)].clone()
+                run.progress.tensors[name] = copied[self.runs.index(run)].clone()
         for run in runs:
-            tensors = run.progress.tensors
-            for name, parameter in self.free.items():
-                tensors[f"t/{name}"] = self.optimizer.state[parameter]["step"].cpu().clone()
-            if run in best:
-                # Copies: a stored state must not hold one tensor under two names.
-                tensors |= {f"best/{n}": tensors[f"now/{n}"].clone() for n in self.parameters}
+            run.progress.tensors |= {name: step.clone() for name, step in steps.items()}
 
     def _restore_moments(self) -> None:
         kept = [run.progress.tensors for run in self.runs]

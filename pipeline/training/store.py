@@ -36,10 +36,12 @@ class SeedStore(Checkpoint):
 
     # ------------------------------------------------------------ the seed under way
 
+    def due(self) -> bool:
+        """Return whether the last save is at least `save_every_s` seconds ago."""
+        return time.monotonic() - self._saved >= self.save_every_s
+
     def save(self, progress: Progress) -> None:
-        """Write the state, at most every `save_every_s` seconds."""
-        if time.monotonic() - self._saved < self.save_every_s:
-            return
+        """Write the state."""
         from safetensors.torch import save
 
         header = {
@@ -50,7 +52,8 @@ class SeedStore(Checkpoint):
             "seconds": progress.seconds,
             "curves": progress.curves,
         }
-        content = save(progress.tensors, {"progress": json.dumps(header)})
+        tensors = {name: tensor.cpu() for name, tensor in progress.tensors.items()}
+        content = save(tensors, {"progress": json.dumps(header)})
         write_atomic(self.folder / STATE, content)
         self._saved = time.monotonic()
 

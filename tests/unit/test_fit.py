@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
 from pipeline.sampling.batches import Batch
+from pipeline.training import fit as fit_module
 from pipeline.training.fit import fit, initialised
 from pipeline.training.progress import Checkpoint, Progress
 from pipeline.training.saved import saved_state
@@ -37,6 +38,9 @@ class Dies(Checkpoint):
 
     def load(self) -> Progress | None:
         return copy.deepcopy(self.kept)
+
+    def due(self) -> bool:
+        return True
 
     def save(self, progress: Progress) -> None:
         self.kept = copy.deepcopy(progress)
@@ -144,6 +148,20 @@ def test_weight_decay_acts_on_parameters_of_the_loss(params: config.Params, inpu
         assert bool((term.value < 1).all()) == (decay > 0)
 
 
+def test_a_state_that_nobody_keeps_is_not_copied(
+    params: config.Params, inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU would send all of it to the host after every epoch."""
+    copied = []
+    now = fit_module._Trainer._now
+    monkeypatch.setattr(fit_module._Trainer, "_now", lambda t: copied.append(1) or now(t))
+    fit(method(params, inputs), inputs.sequences, params.train, 0)
+    assert not copied
+    with pytest.raises(Killed):
+        fit(method(params, inputs), inputs.sequences, params.train, 0, checkpoint=Dies(2))
+    assert len(copied) == 2
+
+
 def test_parameters_of_a_loss_belong_to_its_own_phase(params: config.Params, inputs: Any) -> None:
     """The second phase lacks the term: its parameter rests, and has no moments to keep."""
     train = params.train.model_copy(update={"weight_decay": 0.1})
@@ -151,6 +169,9 @@ def test_parameters_of_a_loss_belong_to_its_own_phase(params: config.Params, inp
     kept: list[Progress] = []
 
     class Keeps(Checkpoint):
+        def due(self) -> bool:
+            return True
+
         def save(self, progress: Progress) -> None:
             kept.append(copy.deepcopy(progress))
 

@@ -177,6 +177,9 @@ class Dies(Checkpoint):
     def load(self) -> Progress | None:
         return copy.deepcopy(self.kept)
 
+    def due(self) -> bool:
+        return True
+
     def save(self, progress: Progress) -> None:
         self.after -= 1
         if self.after == 0:
