@@ -5,9 +5,9 @@
 Reads a preprocessed data set below --root, and the spectrum of --encoder where --method needs it.
 Times an epoch of --seeds seeds together (`pipeline/training/stacked.py`), one after another, and in
 --processes single-thread processes side by side (`pipeline/training/side_by_side.py`), beside an
-epoch of one seed, on --device. Whole epochs count, validation and copies of the state included; the
-first epoch together, in which a step is recorded, is printed apart, and the start of processes is
-left out. Rounds alternate, medians count, and the load average is printed beside every round.
+epoch of one seed, on --device; processes on a CPU only. Whole epochs count, validation included;
+the first epoch together, in which a step is recorded, is printed apart, and the start of processes
+is left out. Rounds alternate, medians count, and the load average is printed beside every round.
 
 `--set train.width=4 --set train.batch_size=8` leaves little but the cost of launching, also on a
 CPU. The limit holds for up to five seeds on CUDA devices; on a CPU seeds train one by one.
@@ -146,7 +146,8 @@ def compare(arguments: argparse.Namespace) -> int:
         found = {name: clock.medians[0] for name, clock in clocks.items()}
         for name, clock in clocks.items():
             cpu.setdefault(name, []).append(clock.medians[1])
-        found["side by side"] = in_processes(arguments)
+        if arguments.device == "cpu":
+            found["side by side"] = in_processes(arguments)
         for name, took in found.items():
             seconds.setdefault(name, []).append(took)
         took = ", ".join(f"{name} {value:.3f} s" for name, value in found.items())
@@ -164,9 +165,10 @@ def compare(arguments: argparse.Namespace) -> int:
         f"{os.cpu_count()} cores, torch {torch.__version__}: an epoch of {arguments.seeds} seeds "
         f"costs, in epochs of one ({base:.3f} s):"
     )
-    for name in ("together", "one after another", "side by side"):
+    del ratios["one seed"]
+    for name, ratio in ratios.items():
         also = f", {lighter[name]:.2f}x in CPU time" if name in lighter else ""
-        print(f"  {name}: {ratios[name]:.2f}x{also}")
+        print(f"  {name}: {ratio:.2f}x{also}")
     limited = arguments.device != "cpu" and arguments.seeds <= 5
     return int(limited and ratios["together"] > LIMIT)
 

@@ -76,6 +76,11 @@ class _Tagged(TorchFunctionMode):
         if func in (Tensor.numpy, Tensor.__array__) and place(args[0]) == "cuda":
             raise MixedDevices("a tensor on cuda has no numpy view")
 
+        if func == Tensor.pin_memory:
+            if place(args[0]) == "cuda":
+                raise MixedDevices("memory of a device cannot be pinned")
+            return args[0]
+
         asked = [kwargs.get("device"), *(args[1:2] if func == Tensor.to else ())]
         asked = [device for device in asked if isinstance(device, (str, torch.device))]
         if asked:

@@ -22,6 +22,13 @@ Split = Literal["valid", "test"]
 SPLITS: tuple[Split, Split] = ("valid", "test")
 
 
+def moved(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device, without waiting for what the device has to do."""
+    if torch.device(device).type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class History:
     """All that a backbone may see: targets cannot leak in."""
@@ -40,9 +47,9 @@ class History:
 
     def to(self, device: str) -> History:
         """Return the history on a device."""
-        masked = None if self.masked is None else self.masked.to(device)
-        times = None if self.times is None else self.times.to(device)
-        return History(self.items.to(device), masked, times)
+        masked = None if self.masked is None else moved(self.masked, device)
+        times = None if self.times is None else moved(self.times, device)
+        return History(moved(self.items, device), masked, times)
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Batch:
         """Return the batch on a device."""
         return Batch(
             self.history.to(device),
-            self.targets.to(device),
-            self.negatives.to(device),
+            moved(self.targets, device),
+            moved(self.negatives, device),
         )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.config import TrainConfig
 from pipeline.model import Method, Phase, SeqModel
 from pipeline.randomness import derive
+from pipeline.sampling.batches import moved
 from pipeline.training.heap import keep_freed_memory
 from pipeline.training.parameters import modules_of
 from pipeline.training.progress import Checkpoint, Curve, Log, Progress, kept
@@ -152,7 +153,7 @@ class _Trainer:
             for batch in self.setting.batches(model, self.seed, self.phase.name, number):
                 self.optimizer.zero_grad(set_to_none=True)
                 items, batch = select(batch) if self.selects else (None, batch)
-                items = None if items is None else items.to(self.device)
+                items = None if items is None else moved(items, self.device)
                 loss = loss_of(model, self.phase, batch.to(self.device), items)
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()

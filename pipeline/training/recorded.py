@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pipeline.layers.draws import Draw, draw, handed
 from pipeline.layers.packing import fixed_shapes
 from pipeline.model import Phase, SeqModel
-from pipeline.sampling.batches import Batch, History
+from pipeline.sampling.batches import Batch, History, moved
 from pipeline.training.lighter import lighten
 from pipeline.training.steps import loss_of
 
@@ -110,7 +110,7 @@ class Recorded:
             if rows not in self.plans:
                 self.plans[rows] = self._plan({name: t[0, :rows] for name, t in inputs.items()})
         counts = real.flatten(1).sum(1).tolist()
-        places = _places(real).to(streams[0].device)
+        places = moved(_places(real), streams[0].device)
         found = []
         for own, full in zip(self.plans[size], self.plans[histories], strict=True):
             if full.packed:

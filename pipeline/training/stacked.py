@@ -24,6 +24,7 @@ from pipeline.config import TrainConfig
 from pipeline.errors import DivergedError
 from pipeline.model import Method, Phase
 from pipeline.randomness import derive
+from pipeline.sampling.batches import moved
 from pipeline.training.fit import Fitted
 from pipeline.training.parameters import modules_of
 from pipeline.training.progress import Checkpoint, Log, Progress, kept
@@ -245,7 +246,7 @@ class _Stack:
         sources = [self.setting.batches(run.method.model, run.seed, name, number) for run in group]
         for batches in zip(*sources, strict=True):
             inputs, real = joined(batches, self.setting.config.batch_size)
-            placed = {name: tensor.to(device)[rows] for name, tensor in inputs.items()}
+            placed = {name: moved(tensor, device)[rows] for name, tensor in inputs.items()}
             size = len(batches[0].targets)
             numbers = [t[rows] for t in self.step.numbers(size, placed, real, streams)]
             total += self._descend(placed, numbers)
