@@ -190,10 +190,17 @@ class Run:
             f"{self.name}: {where}about {size(memory_bytes)} of memory ({size(available)} free) "
             f"and {size(disk_bytes)} of disk ({size(free)} free)"
         )
-        for need, have, what, cure in (
+        limits = [
             (memory_bytes, available, "memory", "Close other programs or use a larger machine."),
             (disk_bytes, free, "disk", "Free some space, or write elsewhere with --out."),
-        ):
+        ]
+        if device and device.startswith("cuda"):
+            import torch
+
+            there = torch.cuda.mem_get_info(device)[0]
+            cure = "Free it of other programs, or use another --device."
+            limits.append((memory_bytes, there, f"memory on {device}", cure))
+        for need, have, what, cure in limits:
             if need > have:
                 raise ResourceError(
                     f"{self.name}: needs about {size(need)} of {what}, {size(have)} is free. {cure}"

@@ -150,3 +150,12 @@ def test_a_full_disk_names_the_log(project: Path) -> None:
 def test_a_wrong_interval_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECTRAN_SAVE_EVERY_S", "often")
     assert "SPECTRAN_SAVE_EVERY_S: often is no number" in refused(*CELL)
+
+
+def test_a_device_with_too_little_memory_is_told_before_training(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1000, 2000))
+    said = refused(*CELL, "--device", "cuda:0")
+    assert re.search(r"needs about .+ of memory on cuda:0, 1\.0 kB is free", said)
