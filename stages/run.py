@@ -168,11 +168,14 @@ class Run:
         memory_bytes: int,
         disk_bytes: int,
         device: str | None = None,
+        device_bytes: int = 0,
         more: Mapping[str, Any] | None = None,
         text: str = "",
     ) -> bool:
         """Print device and estimated memory and disk; return True when --dry-run stops here.
 
+        device_bytes: what this process itself will hold on a GPU. Asking how much is free starts
+        CUDA here, which work that leaves its GPUs to other processes (vLLM) must not.
         more, text: what --dry-run shows beside files, with --json and without.
         Otherwise work begins, and remains of killed runs are removed.
         Raises ResourceError when the machine lacks the memory or the disk.
@@ -194,12 +197,12 @@ class Run:
             (memory_bytes, available, "memory", "Close other programs or use a larger machine."),
             (disk_bytes, free, "disk", "Free some space, or write elsewhere with --out."),
         ]
-        if device and device.startswith("cuda"):
+        if device_bytes and device and device.startswith("cuda"):
             import torch
 
             there = torch.cuda.mem_get_info(device)[0]
             cure = "Free it of other programs, or use another --device."
-            limits.append((memory_bytes, there, f"memory on {device}", cure))
+            limits.append((device_bytes, there, f"memory on {device}", cure))
         for need, have, what, cure in limits:
             if need > have:
                 raise ResourceError(

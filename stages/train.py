@@ -88,12 +88,14 @@ def train(
     else:
         processes = 1
     processes = min(processes or _room(work, threads), len(outputs)) if work.trained else 1
+    memory = work.memory_bytes(len(outputs) if together else 1, processes)
     if run.plan(
         reads=work.reads,
         writes=written,
-        memory_bytes=work.memory_bytes(len(outputs) if together else 1, processes),
+        memory_bytes=memory,
         disk_bytes=work.disk_bytes(),
         device=device if work.trained else None,
+        device_bytes=memory,
         more={"processes": processes},
         text=f"trains {processes} seeds at once" if processes > 1 else "",
     ):

@@ -73,12 +73,14 @@ def tune(
     if search.moved:
         run.say("tune: this search began from other values; it goes on. --force starts it anew")
     plan = search.plan()
+    memory = search.present.memory_bytes()
     if run.plan(
         reads=search.present.reads,
         writes=[artifacts.TUNED.path(run.target, **cell.fields)],
-        memory_bytes=search.present.memory_bytes(),
+        memory_bytes=memory,
         disk_bytes=search.present.disk_bytes(),
         device=device,
+        device_bytes=memory,
         more={
             "space": {key: list(values) for key, values in search.space.choices.items()},
             "configurations": search.space.size,
