@@ -29,8 +29,8 @@ class Progress:
     """Spent in all phases, earlier runs included."""
     curves: list[Curve] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """`now/<name>`, `best/<name>`, `m/<name>`, `v/<name>`, `t/<name>`: parameters, best ones, moments
-    and steps of Adam.
+    """`now/<name>`, `best/<name>`, `m/<name>`, `v/<name>`, `t/<name>`: parameters, best ones,
+    moments and steps of Adam.
 
     The best are those of the best epoch, wherever the model lies; the others are copied to the CPU
     when they are to be kept, and are those of an earlier epoch in between.
