@@ -33,7 +33,7 @@ PLAIN = {
 }
 """Group with item text -> group of the same kind without."""
 
-WATCHING = ("ablation", "protocol", "protocol_plain", "control")
+WATCHING = ("ablation", "protocol", "protocol_plain", "control", "baseline_text")
 """Groups whose stages watch every method and backbone file, so that blocks may name any."""
 
 SECTIONS = {"encoder": "encoders", "backbone": "backbones", "method": "methods"}

@@ -59,11 +59,13 @@ def by_transition(last: int, item: int) -> tuple[int, int]:
 
 
 def by_text(last: int, item: int) -> float:
-    if item == last:
-        return -2.0  # below every cosine
     product = sum(a * b for a, b in zip(TEXT[last], TEXT[item], strict=True))
     sizes = [sum(a * a for a in TEXT[i]) ** 0.5 for i in (last, item)]
     return product / (sizes[0] * sizes[1])
+
+
+def by_other_text(last: int, item: int) -> float:
+    return -2.0 if item == last else by_text(last, item)  # below every cosine
 
 
 Key = Callable[[int, int], Any]
@@ -71,6 +73,13 @@ KEYS: dict[str, Key] = {
     "popularity": by_popularity,
     "transition": by_transition,
     "text_neighbour": by_text,
+    "text_neighbour_other": by_other_text,
+}
+BLOCKS: dict[str, dict[str, Any]] = {
+    "popularity": {},
+    "transition": {},
+    "text_neighbour": {"last_item": "candidate"},
+    "text_neighbour_other": {"of": "text_neighbour", "last_item": "excluded"},
 }
 
 
@@ -93,8 +102,9 @@ def data() -> Sequences:
 def made(name: str) -> Untrained:
     rows = np.array([[0] * 4, *TEXT.values()], np.float32)
     inputs: Any = SimpleNamespace(sequences=data(), semantic=SemanticEmbeddings(rows, ""))
-    module, parts = naming.module("methods", name), SimpleNamespace()
-    found = module.build(module.Config(), inputs, parts)
+    module = naming.module("methods", naming.file_of("methods", name, BLOCKS))
+    parts: Any = SimpleNamespace()
+    found = module.build(naming.settings("methods", name, BLOCKS), inputs, parts)
     assert isinstance(found, Untrained)
     return found
 
