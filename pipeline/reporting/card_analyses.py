@@ -12,13 +12,14 @@ from typing import Any
 
 from pipeline import artifacts
 from pipeline.cells import PARTS, Cell
+from pipeline.reporting.best import at_best, best_epoch
 from pipeline.reporting.collapse import PARTS as MEASURED
 from pipeline.reporting.collapse import STATES, STATISTICS
 from pipeline.reporting.efficiency import seconds
 from pipeline.reporting.exports import escape, table_row
 from pipeline.reporting.logs import times
 from pipeline.reporting.tables import Numbers
-from pipeline.reporting.weights import COEFFICIENT, COLUMNS, at_best
+from pipeline.reporting.weights import COEFFICIENT, COLUMNS
 
 KEY = "analyses"
 """Of a cell's entry in provenance.json."""
@@ -46,7 +47,9 @@ def gather(
     curves = [artifacts.CURVES.path(root, **cell.fields, seed=seed) for seed in seeds]
     if all(path.exists() for path in curves):
         tables = [artifacts.CURVES.load(root, **cell.fields, seed=seed)[0] for seed in seeds]
-        best = [at_best(table.to_pylist(), monitor) for table in tables]
+        histories = [table.to_pylist() for table in tables]
+        found["best_epoch"] = best_epoch(histories, monitor)
+        best = [at_best(history, monitor) for history in histories]
         names = [n for n in best[0] if n in COLUMNS or n.startswith(COEFFICIENT)]
         weights = {n: fmean(values[n] for values in best) for n in names}
         if weights:
@@ -90,7 +93,7 @@ def analyses_rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for entry in block["cells"]:
         fields = Cell.parse(entry["cell"]).fields
         told = entry.get(KEY, {})
-        for name in ("parameters", "epoch_s", "rank_s_per_1000_users"):
+        for name in ("parameters", "best_epoch", "epoch_s", "rank_s_per_1000_users"):
             if told.get(name) is not None:
                 yield {**fields, "quantity": name, "value": told[name]}
         for row in told.get("collapse", []):

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cells import Cell
-from pipeline.reporting.card_analyses import CSV_COLUMNS, analyses_markdown, analyses_rows
+from pipeline.reporting.best import hardly_trained
+from pipeline.reporting.card_analyses import (
+    CSV_COLUMNS,
+    KEY,
+    analyses_markdown,
+    analyses_rows,
+)
 from pipeline.reporting.card_files import SCORES, SPECTRA_PICTURE
 from pipeline.reporting.card_spectra import not_kept, spectra_picture
 from pipeline.reporting.exports import (
@@ -30,9 +36,9 @@ from pipeline.reporting.searches import COLUMNS as SEARCHES_COLUMNS
 from pipeline.reporting.searches import searches_markdown, searches_rows
 from pipeline.reporting.tables import Numbers, column_title, number, p_value
 
-VALID_AND_MINUTES = (
-    "valid: the same on the validation users, whom early stopping watches. Minutes: all seeds of "
-    "the cell."
+BESIDE_RESULTS = (
+    "valid: the same on the validation users, whom early stopping watches. Best epoch: mean over "
+    "seeds. Minutes: all seeds of the cell."
 )
 
 
@@ -119,12 +125,15 @@ def _chapter(chapter: Chapter) -> list[str]:
     protocol = ["", f"Protocol. {escape(block['protocol'])}", ""]
     spent = {entry["cell"]: entry["minutes"] for entry in block["cells"]}
     taken = [spent[str(cell)] for cell in numbers.cells]
+    told = {entry["cell"]: entry.get(KEY, {}).get("best_epoch") for entry in block["cells"]}
+    best = {cell: told[str(cell)] for cell in numbers.cells}
+    early = {numbers.label(cell): epoch for cell, epoch in best.items() if epoch is not None}
     table = numbers.results()
     valid = [number(v.mean) for v in numbers.column("ndcg", numbers.main_k, split="valid")]
     lines = [
         f"## {escape(numbers.dataset)}",
         "",
-        *(f"- {escape(s)}" for s in findings(numbers)),
+        *(f"- {escape(s)}" for s in [*findings(numbers), *hardly_trained(early)]),
         "",
     ]
     lines += [f"### {numbers.sizes()['all']} test users", ""]
@@ -135,18 +144,19 @@ def _chapter(chapter: Chapter) -> list[str]:
         deviation=True,
         extra={
             f"valid {column_title('ndcg', numbers.main_k)}": valid,
+            "best epoch": ["-" if epoch is None else f"{epoch:.0f}" for epoch in best.values()],
             "minutes": [_minutes(m) for m in taken],
         },
     )
     for missing in block.get("missing", []):  # not yet measured, and so not told by `numbers`
         cell = Cell.parse(missing)
         rest = ["-"] * (len(table.columns) - 1)
-        lines.append(table_row([escape(cell.full_name), "missing", *rest, "-", "-"]))
+        lines.append(table_row([escape(cell.full_name), "missing", *rest, "-", "-", "-"]))
     for row in block["reference"]:
         values = [number(row.get(column)) for column in table.columns]
         label = f"{escape(row['name'])} ({escape(row['source'])})"
-        lines.append(table_row([label, *values, "-", "-"]))
-    lines += ["", legend(numbers), VALID_AND_MINUTES, *protocol]
+        lines.append(table_row([label, *values, "-", "-", "-"]))
+    lines += ["", legend(numbers), BESIDE_RESULTS, *protocol]
     lines += [f"### {strata_heading(numbers)}", ""]
     lines += results_markdown(numbers.strata(), deviation=False)
     lines += ["", strata_legend(numbers), *protocol]

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.cells import Cell
 from pipeline.naming import flat
 from pipeline.reporting.ablations import Ablation, ablation_groups
+from pipeline.reporting.best import best_epoch, hardly_trained
 from pipeline.reporting.charts import Panel, Series, axis, line_chart, line_class
 from pipeline.reporting.collapse import LINES, collapse_charts, collapse_groups, collapse_table
 from pipeline.reporting.data_card import data_card, plain, scalars
@@ -72,7 +73,11 @@ class Chapter:
     @property
     def findings(self) -> list[str]:
         """The numbers in plain words."""
-        return findings(self.numbers)
+        epochs = {
+            self.numbers.label(cell): best_epoch(list(seeds.values()), self.monitor)
+            for cell, seeds in self.curves.items()
+        }
+        return [*findings(self.numbers), *hardly_trained(epochs)]
 
     @property
     def overview(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.cells import Cell
 from pipeline.errors import ArtifactError
+from pipeline.reporting.best import at_best
 from pipeline.reporting.charts import Panel, Series, axis, line_chart
 from pipeline.reporting.tables import Numbers
 
@@ -24,16 +25,6 @@ COLUMNS = {
 
 COEFFICIENT = "position_"
 """Curves of the polynomial's coefficients start so."""
-
-
-def at_best(rows: Sequence[Mapping[str, Any]], monitor: str) -> dict[str, float]:
-    """Return every curve's value at the epoch of the best `monitor` value (the first such one)."""
-    best = max(
-        (row for row in rows if row["name"] == monitor),
-        key=lambda row: (row["value"], -row["epoch"]),
-    )
-    same = (r for r in rows if (r["epoch"], r["phase"]) == (best["epoch"], best["phase"]))
-    return {row["name"]: row["value"] for row in same}
 
 
 def weights_table(

@@ -13,7 +13,6 @@ from pipeline.methods import spectran
 from pipeline.reporting.tables import Numbers
 from pipeline.reporting.weights import (
     SUMMARY_COLUMNS,
-    at_best,
     positions,
     summary_rows,
     summary_table,
@@ -36,12 +35,6 @@ def rows(best: int, **values: float) -> list[dict[str, object]]:
             for name, value in curves.items()
         ]
     return found
-
-
-def test_values_are_those_of_the_first_best_epoch() -> None:
-    assert at_best(rows(2, principal=10.0), MONITOR) == {MONITOR: 1.0, "principal": 20.0}
-    tied = rows(0, principal=10.0)  # all epochs alike: the first was kept
-    assert at_best(tied, MONITOR)["principal"] == 10.0
 
 
 def test_one_row_per_cell_that_has_weights() -> None:

@@ -165,6 +165,10 @@ def test_a_card_keeps_what_was_measured_on_the_models(card):
     own = {(r["quantity"], r["state"]): r["value"] for r in rows if r["method"] == "spectran"}
     assert own["effective_rank", "trained"] == "30.5"
     assert own["parameters", ""] == "94277"
+    # 14 / 60 (1 - exp(-epoch / 3)) less .002 an epoch beyond the 8th; 5 / 60 for `id`
+    assert own["best_epoch", ""] == "11"
+    line = next(row for row in text.splitlines() if row.startswith("| id |"))
+    assert line.endswith("| 8 | 3.0 |")
     assert own["position_1", "trained"] == "1"  # 0.5 and 1.5
 
 
