@@ -50,20 +50,22 @@ def verify(run: Run) -> None:
     from pipeline.encoders.upkeep import problems
 
     found, strange = listed(run)
-    said = [f"{one.folder}: its rows cannot be told" for one in strange if one.damaged]
+    untold = [f"{one.folder}: its rows cannot be told" for one in strange if one.damaged]
+    said: list[str] = []
     count = sum(_count(one) for one in found)
     with run.progress("verify", count, "rows") as advance:
         for one in found:
             said += problems(one, advance)
-    content = {"folder": str(run.cache), "rows": count, "problems": said}
-    lines = [*said, f"{run.cache}: {count:,} rows, {len(said)} problems"]
-    if said:
+    wrong = [*untold, *said]
+    content = {"folder": str(run.cache), "rows": count, "problems": wrong}
+    lines = [*wrong, f"{run.cache}: {count:,} rows, {len(wrong)} problems"]
+    if said:  # prune leaves rows alone that cannot be told; the warning says what to do with them
         lines.append(
             "Run: spectran cache prune --damaged   (what it takes away is encoded again when it "
             "is needed)"
         )
     run.show({**content, "strange": _strange(strange)}, "\n".join(lines))
-    if said:
+    if wrong:
         raise typer.Exit(USER_MISTAKE)
 
 

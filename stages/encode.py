@@ -109,6 +109,7 @@ def _encode(
         ):
             return
         run.log_to(dataset, encoder)
+        cache.describe()
         _warn(run, dataset, encoder, spec, meaning, survey.blank, len(text))
         chunks = _chunks(run, encoding, spec, survey.missing, workers, device)
         write_embeddings(run, chunks, text, spec, meaning, dataset, encoder)

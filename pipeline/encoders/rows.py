@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline.encoders.locks import USED, Presence, refusals
 from pipeline.encoders.shard import RECORD, Shard, Writer, checksums, numbers
+from pipeline.errors import ResourceError
 from pipeline.files import TEMPORARY, make_shared, write_atomic
 
 ABSENT = -1
@@ -171,6 +172,12 @@ class RowCache:
         self._meet(self._slot, start + len(texts))
         return _pack(self._slot, start + np.arange(len(texts)))
 
+    def describe(self) -> None:
+        """Mend what tells of the rows, where there are some and this user may."""
+        # Rows are read all the same when the folder is not ours or the disk is full.
+        with suppress(OSError, ResourceError), closing(Presence(self.folder, alone=False)):
+            self._describe()
+
     def flush(self) -> None:
         """Make appended rows survive a power cut."""
         if self._writer is not None:
@@ -271,6 +278,9 @@ class RowCache:
             with suppress(FileNotFoundError):
                 self._presence = Presence(self.folder, alone=False)
         self._mark()
+        self._describe()
+
+    def _describe(self) -> None:
         described = self.folder / MEANING
         text = json.dumps(self._content, sort_keys=True, indent=1).encode()
         if not described.exists() or described.read_bytes() != text:

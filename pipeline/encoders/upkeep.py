@@ -95,7 +95,10 @@ def _described(root: Path, folder: Path) -> Stored | Strange:
         reason = "is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
         reason = "cannot be read"
-    reason = f"{path} {reason}. The next `spectran encode` with this encoder writes it again."
+    reason = (
+        f"{path} {reason}. `spectran encode` with the encoder of these rows writes it again; "
+        f"delete the folder where no block of `encoders` made them."
+    )
     return Strange(folder, reason, damaged=True)
 
 

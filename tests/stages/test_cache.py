@@ -197,13 +197,22 @@ def test_rows_that_were_pruned_are_encoded_again(
     assert path.read_bytes() == before
 
 
-def test_verify_says_a_damaged_description(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folders(base)["hash"] / "meaning.json").write_text("{")
+def test_a_damaged_description_is_told_and_encode_writes_it_again(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = folders(base)["hash"] / "meaning.json"
+    before = described.read_bytes()
+    described.write_text("{")
     with pytest.raises(typer.Exit):
         verify(run(base))
     said = capsys.readouterr()
-    assert "its rows cannot be told" in said.out
-    assert "meaning.json cannot be read. The next `spectran encode`" in said.err
+    assert "its rows cannot be told" in said.out and "1 problems" in said.out
+    assert "prune" not in said.out, "it takes nothing away where the rows cannot be told"
+    assert "meaning.json cannot be read. `spectran encode` with the encoder of these" in said.err
+    again = Run("encode", base / "params.yaml", json=True)
+    assert shown(capsys, encode, again, "demo", "hash")["encoded"] == 0
+    assert described.read_bytes() == before
+    assert shown(capsys, verify, run(base, json=True))["problems"] == []
 
 
 # ---------------------------------------------------------------- prune

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,41 @@ def test_every_part_of_the_meaning_changes_the_key() -> None:
     assert key_of({"b": 1, "a": 2}) == key_of({"a": 2, "b": 1})
 
 
-def test_the_meaning_is_there_to_read_and_is_mended(tmp_path: Path) -> None:
+def test_the_meaning_is_there_to_read(tmp_path: Path) -> None:
     path = filled(tmp_path).folder / "meaning.json"
-    expected = {"format": FORMAT, "width": WIDTH, "meaning": MEANING}
-    assert json.loads(path.read_text()) == expected
+    assert json.loads(path.read_text()) == {"format": FORMAT, "width": WIDTH, "meaning": MEANING}
+
+
+@pytest.mark.parametrize("content", ["{cut", None])
+@pytest.mark.parametrize("use", [RowCache.describe, lambda cache: add(cache, ["e"], ROWS[:1])])
+def test_a_damaged_meaning_is_mended_with_and_without_new_rows(
+    tmp_path: Path, content: str | None, use: Callable[[RowCache], object]
+) -> None:
+    path = filled(tmp_path).folder / "meaning.json"
+    before = path.read_bytes()
+    path.unlink() if content is None else path.write_text(content)
+    use(open_cache(tmp_path))
+    assert path.read_bytes() == before
+
+
+def test_a_meaning_of_no_rows_is_not_written(tmp_path: Path) -> None:
+    open_cache(tmp_path).describe()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_meaning_that_may_not_be_changed_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path).folder / "meaning.json"
     path.write_text("{cut")
-    add(open_cache(tmp_path), ["e"], ROWS[:1])
-    assert json.loads(path.read_text()) == expected
+
+    def refuse(*_: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        open_cache(tmp_path).describe()
+    assert path.read_text() == "{cut" and found(tmp_path) == [True] * 4
 
 
 @pytest.mark.parametrize("cut", range(1, 2 * RECORD.itemsize + 1))
