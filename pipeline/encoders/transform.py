@@ -17,8 +17,10 @@ from pipeline.randomness import numpy_generator
 def apply(rows: np.ndarray, transform: Transform) -> np.ndarray:
     """Return the changed embeddings, [N, H] float32, of [N, H] float32; in memory.
 
-    Raises DataError when the rows cannot be brought to the mean cosine asked for.
+    Raises DataError for fewer than two rows that are not zero, and when the rows cannot be brought
+    to the mean cosine asked for.
     """
+    _refuse_fewer_than_two(rows)
     match transform:
         case Permute():
             draw = numpy_generator(transform.seed, "permute")
@@ -52,7 +54,15 @@ def _anisotropic(rows: np.ndarray, target: float) -> np.ndarray:
     norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     unit = np.divide(rows, norms, out=np.zeros(rows.shape), where=norms > 0)
     mean = unit.mean(axis=0)
-    common = mean / np.linalg.norm(mean)
+    length = float(np.linalg.norm(mean))
+    # Below what float32 rows resolve there is no direction, only rounding.
+    if length <= np.finfo(np.float32).eps:
+        raise DataError(
+            "transform anisotropic: the vectors have no common direction to add to, since they "
+            f"cancel out: the mean of the {len(rows)} unit vectors has length {length:.1g}. Leave "
+            "out this encoder, or take other vectors: their mean must not be zero."
+        )
+    common = mean / length
 
     def moved(amount: float) -> np.ndarray:
         return np.asarray(unit + amount * common)
@@ -72,8 +82,22 @@ def _anisotropic(rows: np.ndarray, target: float) -> np.ndarray:
 
 
 def mean_cosine(rows: np.ndarray) -> float:
-    """Return the mean cosine of all pairs of different non-zero rows of [N, H]."""
+    """Return the mean cosine of all pairs of different non-zero rows of [N, H].
+
+    Raises DataError for fewer than two such rows.
+    """
+    _refuse_fewer_than_two(rows)
     norms = np.linalg.norm(rows, axis=1)
     unit = rows[norms > 0] / norms[norms > 0, None]
     total, count = unit.sum(axis=0), len(unit)
     return float((total @ total - count) / (count * (count - 1)))
+
+
+def _refuse_fewer_than_two(rows: np.ndarray) -> None:
+    found = np.count_nonzero(rows.any(axis=1))
+    if found < 2:
+        raise DataError(
+            f"transform: {found} of {len(rows)} items have a vector that is not zero. Controls are "
+            "about how vectors differ, which takes two. Leave out this encoder for this data set, "
+            "or mend the text or the vectors of its items."
+        )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.config import Anisotropic, Permute, SameSpectrum
+from pipeline.config import Anisotropic, Permute, SameSpectrum, Transform
 from pipeline.encoders.transform import apply, mean_cosine
 from pipeline.errors import DataError
+
+ANISOTROPIC = Anisotropic(kind="anisotropic", mean_cosine=0.5)
+EVERY = [ANISOTROPIC, SameSpectrum(kind="same_spectrum", seed=0), Permute(kind="permute", seed=0)]
 
 
 def rows(n: int = 40, h: int = 6) -> np.ndarray:
@@ -68,3 +71,30 @@ def test_anisotropic_rows_have_the_mean_cosine_asked_for(target: float) -> None:
 def test_a_cosine_that_is_already_higher_is_refused() -> None:
     with pytest.raises(DataError, match="Write a larger mean_cosine"):
         apply(rows() + 5, Anisotropic(kind="anisotropic", mean_cosine=0.5))
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=lambda transform: transform.kind)
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [([[3, 4]], "1 of 1"), ([[0, 0]] * 4, "0 of 4"), ([[0, 0], [3, 4]], "1 of 2")],
+)
+def test_a_control_of_fewer_than_two_vectors_is_refused(
+    x: list[list[float]], found: str, transform: Transform
+) -> None:
+    with pytest.raises(DataError, match=f"{found} items have a vector that is not zero"):
+        apply(np.array(x, np.float32), transform)
+
+
+@pytest.mark.parametrize("x", [[[0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]])
+def test_the_mean_cosine_of_fewer_than_two_vectors_is_refused(x: list[list[float]]) -> None:
+    with pytest.raises(DataError, match=f"of {len(x)} items have a vector that is not zero"):
+        mean_cosine(np.array(x))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [[[1, 0], [-1, 0]], [[2, 0], [0, 3], [-1, 0], [0, -1], [0, 0]], [[1, 3], [-2, -6], [0, 0]]],
+)
+def test_vectors_that_cancel_out_have_no_common_direction(x: list[list[float]]) -> None:
+    with pytest.raises(DataError, match=r"cancel out: the mean .* has length .* Leave out this"):
+        apply(np.array(x, np.float32), ANISOTROPIC)

@@ -38,3 +38,12 @@ def test_own_vectors_that_meet_too_few_items_leave_no_file(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"1 of 6 items have a vector.*min_matched asks for 50"):
         run(base, "own")
     assert not list((base / "artifacts").rglob("own.*"))
+
+
+@pytest.mark.parametrize("kind", ["permute", "same_spectrum", "anisotropic"])
+def test_a_control_of_one_item_is_a_mistake(tmp_path: Path, kind: str) -> None:
+    base = project(tmp_path, ["red train"])
+    more = {"mean_cosine": 0.8} if kind == "anisotropic" else {"seed": 0}
+    with_vectors(base, ["i000000"], np.ones((1, 3), np.float32), transform={"kind": kind, **more})
+    with pytest.raises(DataError, match=r"1 of 1 items have a vector .* Leave out this encoder"):
+        run(base, "own")
