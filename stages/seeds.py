@@ -29,24 +29,32 @@ def unfinished_seeds(
     *,
     stacked: bool,
 ) -> dict[int, SeedStore]:
-    """Hand out the files of finished seeds; return where the others keep their state."""
+    """Hand out the files of finished seeds; return where the others keep their state.
+
+    Seeds together take what a separate run finished, whose result is theirs but for rounding, so
+    that a seed added to one that trained alone trains only itself. A separate run, to which others
+    are compared, takes nothing from seeds together.
+    """
     from pipeline.files import TEMPORARY
     from pipeline.params import save_every_s
     from pipeline.training.store import SeedStore, key
 
     place: dict[str, Any] = {"device": device.split(":")[0], "threads": threads}
-    if stacked:
-        place["together"] = True  # sums differ in the last bit
+    # Sums differ in the last bit, so each way keeps its own; the first is where it goes on.
+    ways: list[dict[str, Any]] = [{"together": True}, {}] if stacked else [{}]
     stores = {}
     for seed, files in outputs.items():
-        folder = run.cache / "train" / key({**work.identity(seed), **place})
-        store = SeedStore(folder, save_every_s())
+        made_by = {**work.identity(seed), **place}
+        folders = [run.cache / "train" / key({**made_by, **way}) for way in ways]
+        kept = [SeedStore(folder, save_every_s()) for folder in folders]
         if run.force:
-            store.forget()
-        record = store.finished()
-        if record is None:
-            stores[seed] = store
+            for store in kept:
+                store.forget()
+        done = next(((s, record) for s in kept if (record := s.finished()) is not None), None)
+        if done is None:
+            stores[seed] = kept[0]
             continue
+        store, record = done
         store.give(files, run.target / TEMPORARY)
         run.log("reuse", seed=seed, **{n: record[n] for n in TOLD if n in record})
     return stores

@@ -39,8 +39,11 @@ def assert_close(found: Path, wanted: Path) -> None:
         assert values == pytest.approx(expected[seed][1], rel=1e-4, abs=1e-6)
 
 
-def test_seeds_together_write_what_they_write_one_by_one(project: Path) -> None:
+def test_seeds_together_write_what_they_write_one_by_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert train(*CELL).exit_code == 0
+    monkeypatch.setenv("SPECTRAN_CACHE", "other")
     done = train(*CELL, "--seeds-together", "--out", "both")
     assert done.exit_code == 0, done.output
     epochs = [line for line in done.stdout.splitlines() if "train epoch" in line]
@@ -53,9 +56,24 @@ def test_seeds_together_write_what_they_write_one_by_one(project: Path) -> None:
 
 
 def test_what_seeds_gave_together_is_no_result_of_one_by_one(project: Path) -> None:
-    """Sums differ in the last bit, so each way finds its own work only."""
+    """Sums differ in the last bit, and one by one is what the others are compared to."""
     assert train(*CELL, "--seeds-together", "--out", "both").exit_code == 0
     assert "train reuse" not in train(*CELL).stdout
+
+
+def test_a_seed_added_to_one_that_trained_alone_trains_only_itself(project: Path) -> None:
+    write(project, **SMALL | {"seeds": [0]})
+    assert train(*CELL).exit_code == 0
+    alone = made(project / "artifacts")
+    write(project, **SMALL)
+    done = train(*CELL, "--seeds-together")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("train reuse seed=0") == 1
+    assert set(re.findall(r"train epoch seed=(\d)", done.stdout)) == {"1"}
+    both = made(project / "artifacts")
+    assert both.items() > alone.items() and len(both) == 2 * len(alone)
+    anew = train(*CELL, "--seeds-together", "--force").stdout
+    assert "train reuse" not in anew and set(re.findall(r"epoch seed=(\d)", anew)) == {"0", "1"}
 
 
 def test_seeds_killed_together_go_on(project: Path) -> None:
