@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DivergedError
+from pipeline.evaluation import metrics
+from pipeline.evaluation.outcomes import rank_of
 from pipeline.model import Scorer
 from pipeline.sampling.batches import HeldOut, History
 
@@ -86,9 +88,8 @@ def _count(scores: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
 
 
 def ndcg(greater: np.ndarray, equal: np.ndarray, k: int) -> float:
-    """Return mean NDCG@k with ties counted half; what early stopping watches."""
-    place = 1 + greater + equal / 2
-    return float(np.where(place <= k, 1 / np.log2(place + 1), 0.0).mean())
+    """Return mean NDCG@k by the rules of the metrics; what early stopping watches."""
+    return float(metrics.ndcg(rank_of(greater, equal), k).mean())
 
 
 def table(

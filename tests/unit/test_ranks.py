@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import DataError
-from pipeline.evaluation import ranks
+from pipeline.evaluation import metrics, ranks
+from pipeline.evaluation.outcomes import rank_of
 from pipeline.sampling.batches import History, held_out
 from pipeline.values import Sequences
 
@@ -75,6 +76,14 @@ def test_ndcg_by_hand() -> None:
     expected = (1 + 1 / math.log2(3.5) + 1 / math.log2(6)) / 3
     assert ranks.ndcg(greater, equal, 5) == pytest.approx(expected)
     assert ranks.ndcg(greater, equal, 2) == pytest.approx(1 / 3)
+
+
+def test_early_stopping_watches_the_ndcg_that_is_reported() -> None:
+    draw = np.random.default_rng(3)
+    greater, equal = draw.integers(0, 12, (2, 200))
+    for k in (1, 5, 10):
+        reported = metrics.ndcg(rank_of(greater, equal), k).mean()
+        assert ranks.ndcg(greater, equal, k) == reported
 
 
 def test_nan_scores_are_refused() -> None:
