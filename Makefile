@@ -1,11 +1,15 @@
-# make demo       the whole pipeline on the generated demo data, with a report at the end
-# make test       the tests
-# make check      lint, types and the configuration
-# make test-vllm  the tests of the engine vllm, on a CPU, in an environment of their own (4 GB)
-# make golden     record the numbers of the costly stages anew, after bumping revisions.yaml
+# make demo          the whole pipeline on the generated demo data, with a report at the end
+# make install-demo  the environment of the demo alone: what a clone needs to run the pipeline
+# make install       the environment with the tools of tests, lint and types, too
+# make test          the tests
+# make check         lint, types and the configuration
+# make format        let ruff write the code as make check wants it
+# make test-vllm     the tests of the engine vllm, on a CPU, in an environment of their own (4 GB)
+# make golden        record the numbers of the costly stages anew, after bumping revisions.yaml
 #
 # Each makes its own environment first, in .venv (test-vllm: in .venv-vllm); PYTHON=... names the
 # Python to make it with.
+
 # Nothing here is a file target, and all paths are relative: the folder's name may hold blanks.
 
 SHELL := /bin/sh
@@ -18,7 +22,7 @@ export PYTHON
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 install-demo:
 	@sh .ci/environment demo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def test_cell_exists(line: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", Path("Makefile").read_text(), flags=re.M)
+
+
+def test_make_lists_every_target_and_nothing_else() -> None:
+    targets = re.findall(r"^([\w-]+):(?!=)", Path("Makefile").read_text(), flags=re.M)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], capture_output=True, text=True, check=True
+    )
+    listed = re.findall(r"^make ([\w-]+) +\w", done.stdout, flags=re.M)
+    assert sorted(["help", *listed]) == sorted(targets)
+    assert done.stdout.endswith("Python to make it with.\n")
 
 
 def test_every_method_is_in_the_table() -> None:
