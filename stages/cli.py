@@ -30,6 +30,25 @@ Examples:
 GROUPS = {"cache": "Cached rows: cache ls, cache verify, cache prune."}
 """First word of commands with two words -> what they are about."""
 
+SHORT = {
+    "add": "Propose the params block of your own tables, and write it.",
+    "cache ls": "List the cached rows of every model, and what they serve.",
+    "cache prune": "Free the space of damaged, old or unused rows.",
+    "check": "Check that params.yaml, dvc.yaml and the code agree.",
+    "collapse": "Measure item vectors before and after training.",
+    "diff": "Test one cell against another, user by user.",
+    "download": "Fetch or generate the raw files of a data set.",
+    "evaluate": "Compute metrics and paired tests from the ranks.",
+    "ls": "List what there is: data, encoders, methods, finished seeds.",
+    "preprocess": "Filter the log, number the items, split the histories.",
+    "report": "Write the page and tables of all results, or a result card.",
+    "spectrum": "Decompose embeddings into spectral components.",
+    "train": "Train every seed of one cell and rank the whole catalogue.",
+    "tune": "Search for settings of a method on validation users.",
+    "verify": "Check that every artifact is whole and of the same items.",
+}
+"""What the list of commands says of one whose first sentence is too long for a line of it."""
+
 ORDER = ("download", "preprocess", "encode", "spectrum", "train", "evaluate", "collapse", "report")
 
 
@@ -56,7 +75,9 @@ def build() -> typer.Typer:
         if group and group not in groups:
             groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True)
             app.add_typer(groups[group], name=group)
-        groups.get(group, app).command(name=last, help=text)(entry.callback)
+        groups.get(group, app).command(name=last, help=text, short_help=SHORT.get(name))(
+            entry.callback
+        )
     app.callback()(_program)
     return app
 

@@ -68,7 +68,11 @@ OutOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE laid over the parameters; needs --out."),
+    typer.Option(
+        "--set",
+        help="Lay this over the parameters; may be repeated; needs --out.",
+        metavar="KEY=VALUE",
+    ),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Begin anew: forget what was kept of this work.")

@@ -32,9 +32,9 @@ FILES = (
 
 @command(
     "spectran report",
-    "spectran report --card minilm --collect office toys",
-    "spectran report --card minilm --collect --add beauty",
-    "spectran report --card minilm",
+    "spectran report --card my_results --collect office toys",
+    "spectran report --card my_results --collect --add beauty",
+    "spectran report --card toys_searched",
     stage=True,
 )
 def report(

@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.params import read_yaml
-from stages.cli import ORDER, build, interrupt_again
+from stages.cli import ORDER, SHORT, build, interrupt_again
 from stages.command import COMMANDS
 from stages.run import Run
 
@@ -64,6 +64,31 @@ def test_commands_of_two_words_stand_in_the_help_of_the_program_and_of_their_gro
     for name in ("cache ls", "cache verify", "cache prune"):
         assert name in program_help
         assert f"  {name.split()[1]} " in group_help
+
+
+@pytest.mark.parametrize("group", [[], ["cache"]])
+def test_every_line_of_the_list_of_commands_is_whole_on_80_columns(group: list[str]) -> None:
+    text = CliRunner().invoke(APP, [*group, "--help"], env={"COLUMNS": "80"}).output
+    lines = text.partition("Commands:\n")[2].splitlines()
+    names = {name.split()[-1] for name in COMMANDS if name.split()[:-1] == group}
+    assert {line.split()[0] for line in lines} >= names and len(lines) <= len(names) + 1
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
+def test_only_commands_have_a_short_line() -> None:
+    assert set(SHORT) <= set(COMMANDS)
+
+
+def test_help_says_how_a_change_is_written() -> None:
+    assert "--set KEY=VALUE " in CliRunner().invoke(APP, ["train", "--help"]).output
+
+
+def test_the_example_that_rebuilds_a_card_names_one_that_is_there() -> None:
+    cards = TREE / "artifacts" / "report" / "cards"
+    examples = [line.split() for line in COMMANDS["report"].examples if "--card" in line]
+    named = [(words[words.index("--card") + 1], "--collect" in words) for words in examples]
+    assert {collects for _, collects in named} == {True, False}
+    assert all((cards / name).is_dir() is not collects for name, collects in named)
 
 
 def test_the_stages_are_those_of_the_order() -> None:
