@@ -114,6 +114,14 @@ def test_every_method_is_in_the_table() -> None:
         assert f"`{name}`" in README
 
 
+def test_every_file_of_a_card_that_holds_times_is_named_as_one() -> None:
+    (told,) = re.findall(r"Only the page.*?free\s+of\s+the\s+clock", README, flags=re.S)
+    files = [*Path("artifacts/report/cards/toys_searched").iterdir()]
+    texts = {path.name: path.read_text() for path in files if path.suffix != ".parquet"}
+    timed = {n for n, text in texts.items() if re.search(r"epoch_s|s per epoch|minutes", text)}
+    assert timed and timed <= set(re.findall(r"`([\w.]+)`", told))
+
+
 def test_every_path_named_exists() -> None:
     for path in set(re.findall(r"`((?:pipeline|stages|tests|benchmarks)/[\w/]+\.?\w*)`", README)):
         assert "NAME" in path or Path(path).exists(), path
