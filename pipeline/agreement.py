@@ -74,7 +74,7 @@ def refuse_other_preprocess(root: Path, params: Params, dataset: str) -> None:
 def refuse_other_inputs(
     root: Path, params: Params, dataset: str, encoder: str, needs: Sequence[str]
 ) -> None:
-    """Raise ArtifactError when an input of a cell was made with other values.
+    """Raise ArtifactError when an input of a cell was made with other values, or from another.
 
     needs: what its method reads, such as `semantic` and `spectrum:unit`.
     """
@@ -87,7 +87,9 @@ def refuse_other_inputs(
             refuse_other_text(root, params, dataset, encoder, header["params"])
         else:
             header = artifacts.SPECTRUM.header(root, **cell, view=view)
-            _refuse_other_spectrum(root, params, {**cell, "view": view}, header["params"])
+            place = {**cell, "view": view}
+            _refuse_other_spectrum(root, params, place, header["params"])
+            _refuse_other_vectors(root, place, header["params"])
 
 
 def refuse_other_text(
@@ -119,6 +121,27 @@ def _refuse_other_spectrum(
     now = {"cutoff": params.spectrum.cutoff}
     if found := difference(made, now, "spectrum"):
         raise artifacts.SPECTRUM.fail(root, cell, f"was made with {found.told(params)}")
+
+
+def _refuse_other_vectors(root: Path, cell: Mapping[str, str], made: Mapping[str, Any]) -> None:
+    """Raise ArtifactError when a spectrum is of other vectors than lie here now.
+
+    Their blocks are compared with params.yaml, which may leave open what files are behind them: a
+    table of vectors, or a model, that was replaced under its name. Where there are no vectors on
+    this machine, nothing can be told.
+    """
+    path = artifacts.SEMANTIC.path(root, **cell)
+    if not path.exists():
+        return
+    held = artifacts.SEMANTIC.header(root, **cell)["params"]
+    was, now = (block.get("identity", {}) for block in (made.get("encoder", {}), held))
+    if found := difference(was, now, "identity"):
+        raise artifacts.SPECTRUM.fail(
+            root,
+            cell,
+            f"is of other vectors than {path} holds now: {found.key} = "
+            f"{json.dumps(found.was)} in its header, {json.dumps(found.now)} there.",
+        )
 
 
 def _other_encoder(params: Params, name: str, made: Mapping[str, Any]) -> Difference | None:

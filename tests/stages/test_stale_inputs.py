@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 from pipeline import artifacts
 from pipeline.params import load
 from stages.cli import build
-from tests.conftest import TinyInputs
+from tests.conftest import ITEMS, TinyInputs
+from tests.stages.encode.catalogue import with_vectors
 
 APP = build()
 SMALL = {"width": 8, "max_epochs": 1, "seeds": [0], "batch_size": 8}
@@ -104,6 +106,35 @@ def test_another_cutoff_is_refused(project: Path) -> None:
     edit("spectrum", "cutoff", value=0.1)
     said = refused(*trained("hash", "spectran"))
     assert "cutoff = 0.0001, params.yaml says 0.1. Run: spectran spectrum demo hash" in said
+
+
+def own_vectors(seed: int) -> None:
+    """Put vectors made elsewhere, or others in their place; their block does not pin the file."""
+    rows = np.random.default_rng(seed).normal(size=(ITEMS, 12)).astype(np.float32)
+    with_vectors(Path(), [f"i{n:02d}" for n in range(ITEMS)], rows)
+
+
+def test_a_spectrum_of_vectors_replaced_since_is_refused(project: Path) -> None:
+    """Also by a method that reads the spectrum alone, where the vectors are there."""
+    both, alone = (trained("own", name, "--dry-run") for name in ("llm_esr", "spectran"))
+    own_vectors(0)
+    for stage in ("encode", "spectrum"):
+        run(stage, "demo", "own")
+    for words in (both, alone):
+        run(*words)
+    own_vectors(1)
+    run("encode", "demo", "own")
+    vectors = artifacts.SEMANTIC.path(Path("artifacts"), dataset="demo", encoder="own")
+    for words, view in ((both, "centred"), (alone, "unit")):
+        said = refused(*words)
+        assert f"own/{view}.safetensors is of other vectors than {vectors} holds now" in said
+        assert "identity.sha256" in said and said.endswith("Run: spectran spectrum demo own\n")
+    vectors.unlink()
+    run(*alone)
+    for stage in ("encode", "spectrum"):
+        run(stage, "demo", "own")
+    for words in (both, alone):
+        run(*words)
 
 
 def test_ranks_of_sequences_made_again_since_are_refused(project: Path) -> None:
