@@ -1,25 +1,29 @@
 """Whether what an earlier stage left was made with the values that params.yaml holds now.
 
-Every file's header records what made it. A value changed since then, or laid over params.yaml for a
-later stage only, would otherwise be claimed and have no effect. Values that one side lacks are not
-compared, unless their setting says what stood for it before (`pipeline.model.Before`), nor those
-that change no number.
+And from the files that are here now. Every file's header records what made it. A value changed
+since then, or laid over params.yaml for a later stage only, would otherwise be claimed and have no
+effect. Values that one side lacks are not compared, unless their setting says what stood for it
+before (`pipeline.model.Before`), nor those that change no number.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from pipeline import artifacts
+from pipeline.cells import Cell, input_path
 from pipeline.config import Params
 from pipeline.config.text import Adapter, Mark
 from pipeline.encoders.hub import is_commit
 from pipeline.errors import ArtifactError
+
+OTHER = {artifacts.SEMANTIC.name: "other vectors", artifacts.SPECTRUM.name: "another spectrum"}
+"""How inputs of a cell are told that are not other items or other sequences."""
 
 
 class Difference(NamedTuple):
@@ -72,24 +76,46 @@ def refuse_other_preprocess(root: Path, params: Params, dataset: str) -> None:
 
 
 def refuse_other_inputs(
-    root: Path, params: Params, dataset: str, encoder: str, needs: Sequence[str]
+    root: Path, params: Params, dataset: str, encoder: str, needs: Iterable[str]
 ) -> None:
     """Raise ArtifactError when an input of a cell was made with other values, or from another.
 
-    needs: what its method reads, such as `semantic` and `spectrum:unit`.
+    needs: what its method reads, such as `semantic` and `spectrum:unit`. Of a file that is not on
+    this machine nothing can be told.
     """
     refuse_other_preprocess(root, params, dataset)
     cell = {"dataset": dataset, "encoder": encoder}
     for need in needs:
+        if not input_path(root, dataset, encoder, need).exists():
+            continue
         kind, _, view = need.partition(":")
-        if kind == "semantic":
+        if kind == artifacts.SEMANTIC.name:
             header = artifacts.SEMANTIC.header(root, **cell)
             refuse_other_text(root, params, dataset, encoder, header["params"])
-        else:
+        elif kind == artifacts.SPECTRUM.name:
             header = artifacts.SPECTRUM.header(root, **cell, view=view)
             place = {**cell, "view": view}
             _refuse_other_spectrum(root, params, place, header["params"])
             _refuse_other_vectors(root, place, header["params"])
+
+
+def outdated(
+    root: Path, revision: int, cell: Cell, made: Mapping[str, Any], digest: Callable[[Path], str]
+) -> str | None:
+    """Return how ranks were made otherwise than they would be here now, None where they were not.
+
+    revision: of `train` in revisions.yaml. made: params in their header. digest: SHA-256 of a file.
+    What the header does not name, and inputs that are not on this machine, are not compared.
+    """
+    was = made.get("revision", revision)
+    if was != revision:
+        return f"made with revision {was} of `train`, revisions.yaml says {revision}."
+    for name, read in made.get("inputs", {}).items():
+        path = input_path(root, cell.dataset, cell.encoder, name)
+        if path.exists() and digest(path) != read:
+            kind = name.partition(":")[0]
+            return f"made from {OTHER.get(kind, f'other {kind}')} than {path} holds now."
+    return None
 
 
 def refuse_other_text(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import naming
-from pipeline.artifacts import RANKS, Artifact
+from pipeline.artifacts import ITEMS, RANKS, SEMANTIC, SEQUENCES, SPECTRUM, Artifact
 from pipeline.config import Grid, Params, TextCells, TrainConfig
 from pipeline.errors import ArtifactError, ConfigError, near_miss
 
@@ -20,6 +20,9 @@ UNTRAINED_SEEDS = (0,)
 """An untrained method draws nothing, so it runs once."""
 
 PARTS = ("dataset", "encoder", "backbone", "method")
+
+INPUTS = {artifact.name: artifact for artifact in (ITEMS, SEQUENCES, SEMANTIC, SPECTRUM)}
+"""What a cell may read; of a spectrum one view, named behind a colon."""
 
 
 @dataclass(frozen=True, order=True)
@@ -125,17 +128,19 @@ def bases(shown: Sequence[Cell], methods: Mapping[str, dict[str, Any]]) -> dict[
     return {cell: base for cell, base in found.items() if base != cell and base in found}
 
 
+def input_path(root: Path, dataset: str, encoder: str, name: str) -> Path:
+    """Return the file behind an input of a cell: `items`, `sequences`, `semantic`, `spectrum:unit`.
+
+    So the header of its ranks names it, too.
+    """
+    kind, _, view = name.partition(":")
+    return INPUTS[kind].path(root, dataset=dataset, encoder=encoder, view=view)
+
+
 def finished(root: Path, params: Params, cell: Cell) -> bool:
     """Whether every seed of a cell has ranks."""
     paths = (RANKS.path(root, **cell.fields, seed=seed) for seed in cell.seeds(params))
     return all(path.exists() for path in paths)
-
-
-def unfinished(root: Path, params: Params, dataset: str) -> Iterator[Cell]:
-    """Yield the cells of a data set of which a seed has no ranks yet, in the order of the grid."""
-    for cell in cells(params.grid, dataset):
-        if not finished(root, params, cell):
-            yield cell
 
 
 def unlisted_view(view: str, listed: Sequence[str], cells: Sequence[Cell]) -> str:

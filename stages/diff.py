@@ -45,7 +45,7 @@ def diff(
             f"Name two cells of {one.dataset}, or two of {two.dataset}."
         )
     run.params.dataset(one.dataset)
-    a, b = load_grid(run.root, run.params, [one, two])
+    a, b = load_grid(run.root, run.params, run.revisions["train"], [one, two])
     rows = compare_two(a, b, run.params.evaluate, split, part)
     content = {
         "first": str(one),

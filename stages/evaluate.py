@@ -38,7 +38,7 @@ def evaluate(
     if run.plan(reads=reads, writes=writes, memory_bytes=20 * held + 10**8, disk_bytes=10**6):
         return
     refuse_leftovers(run.root, known, dataset)
-    outcomes = load_grid(run.root, run.params, list(known))
+    outcomes = load_grid(run.root, run.params, run.revisions["train"], list(known))
     for split in ("valid", "test"):
         sizes = slice_sizes(outcomes[0], split, config.strata)
         run.say(f"evaluate {split}: " + " ".join(f"{name}={n}" for name, n in sizes.items()))

@@ -269,7 +269,8 @@ def _card(run: Run, name: str, datasets: list[str], add: bool) -> None:
         return
     if datasets:
         facts, logs = _versions(), _logs(run)
-        written = collect(run.root, run.target, name, run.params, datasets, logs, facts, add=add)
+        settings = (run.params, run.revisions["train"])
+        written = collect(run.root, run.target, name, *settings, datasets, logs, facts, add=add)
     else:
         written = rebuild(run.root, run.target, name)
     show = _shown(folder)

@@ -125,8 +125,9 @@ def train(
 
 def _following(run: Run, work: Experiment) -> str:
     """Return what to run next: `evaluate` reads all cells of the grid, and refuses others."""
-    from pipeline.cells import Cell, cells, unfinished
+    from pipeline.cells import Cell, cells
     from pipeline.errors import ConfigError
+    from pipeline.evaluation.outcomes import unfinished
 
     cell = Cell(**work.cell)
     if cell.dataset not in run.params.grid.dataset:
@@ -136,7 +137,7 @@ def _following(run: Run, work: Experiment) -> str:
             return f"put {cell} into a group of `grid` in params.yaml, and run: dvc repro"
     except ConfigError:  # a mistake in the grid is no reason to fail what has been trained
         return "spectran check"
-    missing = next(unfinished(run.root, run.params, cell.dataset), None)
+    missing = next(unfinished(run.root, run.params, work.revision, cell.dataset), None)
     return missing.command if missing else f"spectran evaluate {cell.dataset}"
 
 

@@ -5,8 +5,10 @@ Metrics, tests and cards all start from here, whether the ranks come from `artif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import artifacts, naming
-from pipeline.agreement import Difference, difference, refuse_other_preprocess
-from pipeline.cells import Cell
+from pipeline.agreement import Difference, difference, outdated, refuse_other_inputs
+from pipeline.cells import Cell, cells
 from pipeline.config import Params
 from pipeline.errors import ArtifactError
 from pipeline.files import sha256_file
@@ -71,7 +73,8 @@ def rank_of(greater: np.ndarray, equal: np.ndarray) -> np.ndarray:
 def load(root: Path, cell: Cell, seeds: Sequence[int], seen_items: SeenItems) -> Outcomes:
     """Read the ranks of all seeds of a cell.
 
-    Raises ArtifactError when one is missing, damaged, or about other users than the first.
+    Raises ArtifactError when one is missing, damaged, about other users than the first, or made
+    otherwise: what is told of a cell is told of all its seeds.
     """
     first: Outcomes | None = None
     ranks, hashes = [], {}
@@ -81,6 +84,7 @@ def load(root: Path, cell: Cell, seeds: Sequence[int], seen_items: SeenItems) ->
         if first is None:
             first = found
         else:
+            _refuse_other_seed(first, found)
             refuse_other_users(first, found, f"{cell} seed {seed}")
         ranks.append(found.rank)
         hashes[str(seed)] = sha256_file(artifacts.RANKS.path(root, **cell.fields, seed=seed))
@@ -137,6 +141,17 @@ def _one_seed(
     )
 
 
+def _refuse_other_seed(first: Outcomes, other: Outcomes) -> None:
+    """Raise ArtifactError when two seeds of a cell were made with other values or inputs."""
+    made = {**other.provenance, "seed": first.provenance.get("seed")}
+    if found := difference(first.provenance, made, ""):
+        was, now = (json.dumps(value, ensure_ascii=False) for value in (found.was, found.now))
+        raise ArtifactError(
+            f"ranks/{other.cell} seed {other.seeds[0]} was made otherwise than seed "
+            f"{first.seeds[0]}: {found.key} = {now}, not {was}. Run: {other.cell.command}"
+        )
+
+
 def refuse_other_users(first: Outcomes, other: Outcomes, name: str) -> None:
     """Raise ArtifactError unless both hold the same targets of the same users and catalogue."""
     if first.items != other.items:
@@ -159,42 +174,49 @@ def refuse_other_users(first: Outcomes, other: Outcomes, name: str) -> None:
             )
 
 
-def load_grid(root: Path, params: Params, wanted: Sequence[Cell]) -> list[Outcomes]:
+def load_grid(root: Path, params: Params, revision: int, wanted: Sequence[Cell]) -> list[Outcomes]:
     """Read cells of one data set with the seeds that params give them.
 
-    Raises ArtifactError unless all are about the same targets and made with these params, from
-    the sequences that are there now and were made with them too.
+    revision: of `train` in revisions.yaml. Raises ArtifactError unless all are about the same
+    targets and made with these params, from the inputs that are there now and were made with them
+    too.
     """
-    for dataset in {cell.dataset for cell in wanted}:
-        refuse_other_preprocess(root, params, dataset)
     found = [load(root, cell, cell.seeds(params), params.evaluate.seen_items) for cell in wanted]
+    digest = cache(sha256_file)
+    for other in found:
+        cell, made = other.cell, other.provenance["params"]
+        refuse_other_inputs(root, params, cell.dataset, cell.encoder, made.get("inputs", ()))
+        if changed := made_otherwise(cell, made, params):
+            raise ArtifactError(
+                f"ranks/{cell} was made with {changed.told(params)} Run: {cell.command}"
+            )
+        if told := outdated(root, revision, cell, made, digest):
+            raise ArtifactError(f"ranks/{cell} was {told} Run: {cell.command}")
     for other in found:
         refuse_other_users(found[0], other, str(other.cell))
-        if changed := made_otherwise(other.cell, other.provenance["params"], params):
-            raise ArtifactError(
-                f"ranks/{other.cell} was made with {changed.told(params)} Run: {other.cell.command}"
-            )
-    for dataset in {cell.dataset for cell in wanted}:
-        refuse_other_sequences(root, dataset, found)
     return found
 
 
-def refuse_other_sequences(root: Path, dataset: str, found: Sequence[Outcomes]) -> None:
-    """Raise ArtifactError when ranks are of other sequences than a data set has now.
+def unfinished(root: Path, params: Params, revision: int, dataset: str) -> Iterator[Cell]:
+    """Yield the cells of a data set that are to be trained, in the order of the grid.
 
-    Where there are no sequences on this machine, nothing can be told.
+    A seed has no ranks yet, damaged ones, or those of other inputs or of another revision.
     """
-    path = artifacts.SEQUENCES.path(root, dataset=dataset)
-    if not path.exists():
-        return
-    now = sha256_file(path)
-    for other in found:
-        was = other.provenance["params"].get("inputs", {}).get("sequences", now)
-        if other.cell.dataset == dataset and was != now:
-            raise ArtifactError(
-                f"ranks/{other.cell} was made from other sequences than {path} holds now. "
-                f"Run: {other.cell.command}"
-            )
+    digest = cache(sha256_file)
+    for cell in cells(params.grid, dataset):
+        if not all(_trained(root, revision, cell, s, digest) for s in cell.seeds(params)):
+            yield cell
+
+
+def _trained(
+    root: Path, revision: int, cell: Cell, seed: int, digest: Callable[[Path], str]
+) -> bool:
+    """Whether a seed has ranks, made from what is there now."""
+    try:
+        _, header = artifacts.RANKS.open(root, **cell.fields, seed=seed)
+    except ArtifactError:
+        return False
+    return outdated(root, revision, cell, header["params"], digest) is None
 
 
 def completed(cell: Cell, made_from: Mapping[str, Any], params: Params) -> dict[str, Any]:

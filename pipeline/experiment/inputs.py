@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline import artifacts
+from pipeline.cells import input_path
 from pipeline.values import Catalog, SemanticEmbeddings, Sequences, Spectrum
 
 
@@ -38,13 +39,8 @@ class CellInputs:
 
     def paths(self) -> dict[str, Path]:
         """Return the files this cell reads."""
-        cell = {"dataset": self.dataset, "encoder": self.encoder}
-        found = {a.name: a.path(self.root, **cell) for a in (artifacts.ITEMS, artifacts.SEQUENCES)}
-        for need in self.needs:
-            kind, _, view = need.partition(":")
-            artifact = artifacts.SPECTRUM if kind == "spectrum" else artifacts.SEMANTIC
-            found[need] = artifact.path(self.root, **cell, view=view)
-        return found
+        names = (artifacts.ITEMS.name, artifacts.SEQUENCES.name, *self.needs)
+        return {name: input_path(self.root, self.dataset, self.encoder, name) for name in names}
 
     def check(self) -> None:
         """Raise ArtifactError when a text input is missing or made from other items."""

@@ -32,6 +32,7 @@ def collect(
     target: Path,
     name: str,
     params: Params,
+    revision: int,
     datasets: Sequence[str],
     logs: Path,
     recorded: Mapping[str, str],
@@ -41,12 +42,14 @@ def collect(
     """Gather the ranks of all cells of some data sets into a card and write its text.
 
     root: artifacts read; target: artifacts written; logs: folder of `spectran train` logs.
-    recorded: facts about the machine and the libraries, told by the caller. add: keep the cells and
-    data sets that the card in `target` holds beside those gathered now. Cells of the grid without
-    ranks are listed as missing.
+    revision: of `train` in revisions.yaml. recorded: facts about the machine and the libraries,
+    told by the caller. add: keep the cells and data sets that the card in `target` holds beside
+    those gathered now, which alone must be of this revision and of the inputs that are here. Cells
+    of the grid without ranks are listed as missing.
 
-    Raises ArtifactError when ranks are of other users or items than the rest, when nothing was
-    ranked, and when a kept cell was made with other settings; nothing is then written.
+    Raises ArtifactError when ranks are of other users or items than the rest, or were made from
+    other inputs than are here now, when nothing was ranked, and when a kept cell was made with
+    other settings; nothing is then written.
     """
     check_name(name)
     evaluate = params.evaluate.model_dump()
@@ -61,7 +64,9 @@ def collect(
             target, {"name": name}, "was measured with other values of `evaluate` in params.yaml."
         )
     gathered = {
-        dataset: _Gathered.of(root, target, name, params, dataset, old["datasets"].get(dataset))
+        dataset: _Gathered.of(
+            root, target, name, params, revision, dataset, old["datasets"].get(dataset)
+        )
         for dataset in datasets
     }
     blocks = {
@@ -111,13 +116,14 @@ class _Gathered:
         target: Path,
         name: str,
         params: Params,
+        revision: int,
         dataset: str,
         block: Mapping[str, Any] | None,
     ) -> _Gathered:
         """Read ranks below root, and the cells of the card's block that are not among them."""
         wanted = cells(params.grid, dataset)
         ranked = [cell for cell in wanted if finished(root, params, cell)]
-        found = load_grid(root, params, ranked or wanted)
+        found = load_grid(root, params, revision, ranked or wanted)
         fresh = {str(cell) for cell in ranked}
         seen_items = params.evaluate.seen_items
         tables = [_compact(root, c.cell, s, seen_items) for c in found for s in c.seeds]

@@ -56,6 +56,8 @@ class Measured:
         self.counts = rng.choice([0, 0, 1, 3, 6, 9, 30, 50, 80, 200], size=users)
         self.split = ["valid"] * VALID + ["test"] * TEST
         self.sequences = "b" * 64
+        self.made: dict[str, Any] = {}
+        """What the header of ranks says beside."""
 
     def reread(self) -> None:
         """Take the cells that params.yaml names now."""
@@ -100,6 +102,7 @@ class Measured:
             "backbone": self._settings("backbones", cell.backbone),
             "seed": seed,
             "note": MARKUP,
+            **self.made,
         }
         table = self.table(cell.method, seed) if table is None else table
         return artifacts.RANKS.save(

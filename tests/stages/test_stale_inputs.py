@@ -137,10 +137,26 @@ def test_a_spectrum_of_vectors_replaced_since_is_refused(project: Path) -> None:
         run(*words)
 
 
-def test_ranks_of_sequences_made_again_since_are_refused(project: Path) -> None:
-    two = ("demo/none/sasrec/id", "demo/none/none/popularity")
-    run(*trained("none", "id"))
-    run("train", "demo", "none", "none", "popularity")
+POPULARITY, NEIGHBOUR, SVD = "none none popularity", "own none text_neighbour", "own sasrec svd"
+
+
+def cell(words: str) -> str:
+    return "/".join(["demo", *words.split()])
+
+
+@pytest.fixture
+def ranked(project: Path) -> tuple[str, str, str]:
+    """Ranks of what reads no text, text, and its spectrum; vectors made elsewhere."""
+    own_vectors(0)
+    for stage in ("encode", "spectrum"):
+        run(stage, "demo", "own")
+    for words in (POPULARITY, NEIGHBOUR, SVD):
+        run("train", "demo", *words.split())
+    return cell(POPULARITY), cell(NEIGHBOUR), cell(SVD)
+
+
+def test_ranks_of_sequences_made_again_since_are_refused(ranked: tuple[str, str, str]) -> None:
+    two = ranked[:2]
     run("diff", *two)
     table, header = artifacts.SEQUENCES.load(Path("artifacts"), dataset="demo")
     held = {"items": header["items"], "params": header["params"], "dataset": "demo"}
@@ -149,7 +165,99 @@ def test_ranks_of_sequences_made_again_since_are_refused(project: Path) -> None:
     path = artifacts.SEQUENCES.save(Path("artifacts"), table, **held)
     assert (
         f"ranks/{two[0]} was made from other sequences than {path} holds now. "
-        "Run: spectran train demo none sasrec id"
+        "Run: spectran train demo none none popularity"
     ) in refused("diff", *two)
     path.unlink()  # with pulled ranks alone nothing can be told
     run("diff", *two)
+
+
+def test_ranks_of_vectors_replaced_since_are_refused(ranked: tuple[str, str, str]) -> None:
+    plain, text, spectral = ranked
+    own_vectors(1)
+    for two in ((plain, text), (plain, spectral)):
+        run("diff", *two)
+    run("encode", "demo", "own")
+    where = {"dataset": "demo", "encoder": "own"}
+    vectors = artifacts.SEMANTIC.path(Path("artifacts"), **where)
+    spectrum = artifacts.SPECTRUM.path(Path("artifacts"), **where, view="unit")
+    assert (
+        f"ranks/{text} was made from other vectors than {vectors} holds now. "
+        f"Run: spectran train demo {NEIGHBOUR}"
+    ) in refused("diff", plain, text)
+    assert "Run: spectran spectrum demo own" in refused("diff", plain, spectral)
+    run("spectrum", "demo", "own")
+    assert (
+        f"ranks/{spectral} was made from another spectrum than {spectrum} holds now. "
+        f"Run: spectran train demo {SVD}"
+    ) in refused("diff", plain, spectral)
+    for words in (NEIGHBOUR, SVD):
+        run("train", "demo", *words.split())
+    run("diff", text, spectral)
+    own_vectors(2)
+    for stage in ("encode", "spectrum"):
+        run(stage, "demo", "own")
+    for path in (vectors, spectrum):
+        path.unlink()  # with pulled ranks alone nothing can be told
+    run("diff", text, spectral)
+
+
+def test_ranks_of_text_that_params_yaml_no_longer_names_are_refused(project: Path) -> None:
+    two = (cell("none none popularity"), cell("hash none text_neighbour"))
+    for one in two:
+        run("train", *one.split("/"))
+    run("diff", *two)
+    edit(*TEMPLATE, value="{title} {brand}")
+    said = refused("diff", *two)
+    assert "hash.safetensors was made with encoders.hash.template" in said
+    assert said.endswith("Run: spectran encode demo hash\n")
+
+
+def test_ranks_of_another_revision_are_refused(ranked: tuple[str, str, str]) -> None:
+    Path("revisions.yaml").write_text("encode: 1\ntrain: 99\n")
+    assert (
+        f"ranks/{ranked[0]} was made with revision 2 of `train`, revisions.yaml says 99. "
+        f"Run: spectran train demo {POPULARITY}"
+    ) in refused("diff", *ranked[:2])
+
+
+def test_seeds_made_from_different_inputs_are_refused(ranked: tuple[str, str, str]) -> None:
+    """As a run that was stopped between two seeds leaves them."""
+    own_vectors(1)
+    for stage in ("encode", "spectrum"):
+        run(stage, "demo", "own")
+    edit("datasets", "demo", "train", value=SMALL | {"seeds": [1]})
+    run("train", "demo", *SVD.split())
+    edit("datasets", "demo", "train", value=SMALL | {"seeds": [1, 0]})
+    said = refused("diff", *ranked[::2])
+    assert f"ranks/{ranked[2]} seed 0 was made otherwise than seed 1: inputs.spectrum:unit" in said
+    assert said.endswith(f"Run: spectran train demo {SVD}\n")
+
+
+def test_training_names_cells_of_other_inputs_as_next(ranked: tuple[str, str, str]) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    groups = {"baseline": POPULARITY, "baseline_text": NEIGHBOUR, "text": SVD}
+    for name, group in content["grid"].items():
+        if isinstance(group, dict):
+            words = groups.get(name, "own none -").split()
+            group["encoder"], group["backbone"] = [words[0]], [words[1]]
+            group["method"] = [word for word in words[2:] if word != "-"]
+            if words[0] == "none" or "plain" in name:
+                del group["encoder"]
+    content["grid"]["encoder"] = ["own"]
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def following(words: str) -> str:
+        last = run("train", "demo", *words.split()).stdout.splitlines()[-1]
+        return last.split(" Next: ")[1]
+
+    assert following(POPULARITY) == "spectran evaluate demo"
+    own_vectors(1)
+    for stage in ("encode", "spectrum"):
+        run(stage, "demo", "own")
+    assert f"ranks/{cell(NEIGHBOUR)} was made from other vectors" in refused("evaluate", "demo")
+    assert following(POPULARITY) == f"spectran train demo {NEIGHBOUR}"
+    assert following(NEIGHBOUR) == f"spectran train demo {SVD}"
+    assert following(SVD) == "spectran evaluate demo"
+    run("evaluate", "demo")
+    Path("artifacts/ranks", cell(NEIGHBOUR), "0.parquet").write_bytes(b"damaged")
+    assert following(POPULARITY) == f"spectran train demo {NEIGHBOUR}"

@@ -11,8 +11,10 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.files import sha256_file
 from pipeline.reporting.card_files import RANKS, TEXTS
 from stages.report import report
+from tests.conftest import TinyInputs
 from tests.stages.cards.gathering import SPECTRAN, bytes_of, forget, gather
 
 
@@ -136,6 +138,39 @@ def test_kept_cells_of_other_sequences_or_items_are_refused(grown):
     for seed in (0, 1):
         grown.save(SPECTRAN, seed)
     refused(grown, "trained on other sequences than ranks/demo/minilm/sasrec/spectran")
+
+
+def test_only_cells_gathered_now_have_to_be_of_what_is_here(measured):
+    def save(cells, revision, spectrum):
+        made = {"sequences": measured.sequences, "spectrum:unit": spectrum}
+        measured.made = {"revision": revision, "inputs": made}
+        for cell in cells:
+            for seed in cell.seeds(measured.params):
+                measured.save(cell, seed)
+
+    def revised(train):
+        (measured.base / "revisions.yaml").write_text(f"encode: 1\ntrain: {train}\n")
+
+    revised(1)
+    save(measured.cells, 1, "c" * 64)
+    gather(measured, add=False)
+    forget(measured, *(cell for cell in measured.cells if cell != SPECTRAN))
+    unit, where = TinyInputs().spectrum("unit"), {"dataset": "demo", "encoder": "minilm"}
+    arrays = {"mean": unit.mean, "u": unit.u, "s": unit.s, "v": unit.v}
+    path = artifacts.SPECTRUM.save(
+        measured.root, arrays, items=unit.fingerprint, params={}, view="unit", **where
+    )
+    refused(measured, f"{SPECTRAN} was made from another spectrum than {path} holds now")
+    save([SPECTRAN], 1, sha256_file(path))
+    revised(2)
+    refused(measured, f"{SPECTRAN} was made with revision 1 of `train`, revisions.yaml says 2")
+    save([SPECTRAN], 2, sha256_file(path))
+    gather(measured)
+    told = json.loads((measured.root / "report/cards/tiny/provenance.json").read_text())
+    entries = told["datasets"]["demo"]["cells"]
+    found = {entry["cell"]: entry["params"]["revision"] for entry in entries}
+    assert found == {str(cell): 2 if cell == SPECTRAN else 1 for cell in measured.cells}
+    report(measured.run("report", quiet=True), [], "tiny")
 
 
 def test_other_users_are_refused_before_anything_is_written(grown):
