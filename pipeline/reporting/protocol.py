@@ -20,6 +20,11 @@ NEGATIVES_FROM = {
     "catalogue": "the whole catalogue",
     "events": "the training events, popular items more often",
 }
+TARGETS = {
+    "all": "every training event but a user's first",
+    "last": "the last training event of a user",
+    "prefixes": "every training event but a user's first, each with a history of its own",
+}
 
 
 def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, str]:
@@ -48,6 +53,7 @@ def protocol(params: Params, dataset: str, shown: Sequence[Cell]) -> dict[str, s
         + (", seen items among the candidates" if how.seen_items == "excluded" else ""),
         "width": str(train.width),
         "seeds": ", ".join(str(seed) for seed in train.seeds),
+        "trained on": TARGETS[train.positions],
         "loss": f"{loss(train.loss)}; ranked by {train.ranking}",
     }
     if own_settings(params, shown):

@@ -167,7 +167,7 @@ def test_more_rivals_than_candidates_are_refused(measured):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("width: 32,", "width: 48,",
+        ("width: 32, max_epochs", "width: 48, max_epochs",
          r"train\.width = 32, params\.yaml says 48\. Run: spectran train"),
         ("    order: 3\n", "    order: 2\n", r"methods\.spectran\.order = 3, params\.yaml says 2"),
         ("    blocks: 2\n    heads: 1\n    init_std", "    blocks: 1\n    heads: 1\n    init_std",

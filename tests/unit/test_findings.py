@@ -258,6 +258,15 @@ def test_only_smaller_training_is_called_a_quick_look() -> None:
     assert "a quick look" not in protocol(params, "demo", [])["overrides"]
 
 
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [("all", "every training event but"), ("last", "the last training event of a user")],
+)
+def test_the_protocol_tells_what_a_model_is_trained_on(positions: str, words: str) -> None:
+    params = load(Path("params.yaml"), {"train.positions": positions})
+    assert protocol(params, "demo", [])["trained on"].startswith(words)
+
+
 def test_the_protocol_gives_the_bounds_of_the_strata() -> None:
     assert protocol(load(Path("params.yaml")), "demo", [])["strata"] == (
         "warm more than 50 training events, median 7 to 50, cold 1 to 6, unseen none"
