@@ -281,7 +281,7 @@ def pick_device(name: str) -> str:
     if name == "cpu":
         return name
     kind, _, index = name.partition(":")
-    if kind != "cuda" or not (index == "" or index.isdigit()):
+    if kind != "cuda" or not (index == "" or (index.isascii() and index.isdigit())):
         raise ConfigError(f"--device {name}: unknown. Allowed: auto, cpu, cuda:N.")
     count = torch.cuda.device_count()
     if int(index or 0) >= count:

@@ -39,6 +39,7 @@ from tests.stages.train.commands import (
         ("demo none sasrec id --set train.learning_rate=fast --out s", "valid number"),
         ("demo none sasrec id --device gpu", "Allowed: auto, cpu, cuda:N"),
         ("demo none sasrec id --device cuda:99", "CUDA devices. Use --device cpu"),
+        ("demo none sasrec id --device cuda:\N{SUPERSCRIPT TWO}", "Allowed: auto, cpu, cuda:N"),
         ("demo none sasrec id --threads 0", "threads"),
         ("demo none sasrec id --processes 0", "processes"),
         ("demo none sasrec id --processes 2 --seeds-together", "--seeds-together and.+ exclude"),
