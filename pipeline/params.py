@@ -111,7 +111,7 @@ def load(path: Path, changes: Mapping[str, Any] | None = None) -> Params:
     A changed `train.x` or `datasets.NAME.train.x` wins over what backbones and methods bring.
     Raises ConfigError that lists every mistake.
     """
-    raw = read_yaml(path)
+    raw = _unshared(read_yaml(path))
     for key, value in (changes or {}).items():
         _assign(raw, key, value)
         _outrank(raw, key, value)
@@ -146,6 +146,16 @@ def new_name_problem(name: str) -> str | None:
             f"not one of {', '.join(sorted(_YAML_WORDS))}, which YAML reads as something else"
         )
     return None
+
+
+def _unshared(value: Any) -> Any:
+    """Return a copy whose blocks are each their own: YAML gives an anchor's aliases one object.
+
+    A copy by `deepcopy` would share them as well.
+    """
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _assign(raw: dict[str, Any], dotted: str, value: Any) -> None:

@@ -90,6 +90,26 @@ def test_the_command_line_s_nested_value_keeps_its_neighbours(tmp_path: Path) ->
     assert (loss["negatives"], loss["temperature"]) == (7, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("datasets.toys.preprocess.keep_last", 50),
+        ("datasets.toys.preprocess.split.train", 0.7),
+        ("methods.spectran.train.dropout", 0.65),
+        ("methods.spectran_sigma.train.dropout", 0.65),
+    ],
+)
+def test_a_change_reaches_no_block_that_shares_an_anchor(key: str, value: float) -> None:
+    before, after = (load(Path("params.yaml"), c).model_dump() for c in ({}, {key: value}))
+    *parents, last = key.split(".")
+    node, old = after, before
+    for parent in parents:
+        node, old = node[parent], old[parent]
+    assert node[last] == value != old[last]
+    node[last] = old[last]
+    assert after == before
+
+
 def test_the_command_line_s_width_is_the_key_that_messages_name(tmp_path: Path) -> None:
     changes = {"datasets.demo.train.width": 6}
     params = written(tmp_path, {}, changes, id={"width": 4})
