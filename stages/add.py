@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.command import command
+from stages.command import command, consent
 from stages.run import Run
 
 if TYPE_CHECKING:
@@ -138,13 +138,14 @@ def add(
     _still_valid(run, changed, name)
     grid = "alone" if only else "too"
     shown = [*preview(raw, made, preprocess), *reasons]
-    run.say("\n".join([*shown, f"block for params.yaml (grid.dataset {grid}):", added]))
-    if not yes:
-        if not sys.stdin.isatty():
+    proposed = "\n".join([*shown, f"block for params.yaml (grid.dataset {grid}):", added])
+    if yes or not sys.stdin.isatty():
+        run.say(proposed)
+        if not yes:
             raise ConfigError("nothing was written: there is no terminal to ask in. Add --yes.")
-        if not typer.confirm(f"Write this to {run.params_path}?", err=True):
-            run.say("nothing was written")
-            return
+    elif not consent(proposed, f"Write this to {run.params_path}?"):
+        run.say("nothing was written")
+        return
     _write(run, changed)
     following = f"spectran download {name}"
     run.show(

@@ -7,13 +7,14 @@ stay unless they are asked for, and a store outside the project is nobody's own.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.command import DryOption, command
+from stages.command import DryOption, command, consent
 from stages.run import Run, size
 
 if TYPE_CHECKING:
@@ -80,12 +81,11 @@ def clean(
         reasons |= {path: "kept copy of a finished seed" for path in kept}
     if searches:
         reasons |= finished_tuning(run)
-    found = list(reasons)
-    total = sum(_bytes(path) for path in found)
-    if not run.json:
-        for path, reason in reasons.items():
-            run.say(f"{path}  {size(_bytes(path))}  {reason}")
-    go = bool(found) and not dry_run and (yes or _confirmed(run, len(found), total))
+    found = {path: _bytes(path) for path in reasons}
+    total = sum(found.values())
+    listed = "\n".join(f"{path}  {size(found[path])}  {why}" for path, why in reasons.items())
+    amount = f"{len(found)} paths ({size(total)})"
+    go = bool(found) and _agreed(run, listed, amount, yes=yes, dry_run=dry_run)
     if go:
         for path in found:
             _delete(path, run)
@@ -182,18 +182,19 @@ def _bytes(path: Path) -> int:
     return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
-def _confirmed(run: Run, count: int, total: int) -> bool:
-    """Ask on a terminal; elsewhere require --yes."""
-    import sys
-
+def _agreed(run: Run, listed: str, amount: str, *, yes: bool, dry_run: bool) -> bool:
+    """Show what would go and return whether it may: on a terminal ask, elsewhere require --yes."""
     from pipeline.errors import ConfigError
 
-    if not sys.stdin.isatty() or run.json:
+    if not (yes or dry_run or run.json) and sys.stdin.isatty():
+        return consent(listed, f"Delete these {amount}?")
+    run.say(listed)
+    if not (yes or dry_run):
         raise ConfigError(
-            f"clean: {count} paths ({size(total)}) would be deleted and nobody is there to ask. "
+            f"clean: {amount} would be deleted and nobody is there to ask. "
             f"Add --yes, or --dry-run to see them."
         )
-    return typer.confirm(f"Delete these {count} paths ({size(total)})?")
+    return not dry_run
 
 
 def _delete(path: Path, run: Run) -> None:

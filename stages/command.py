@@ -175,6 +175,12 @@ def command(
     return register
 
 
+def consent(about: str, question: str) -> bool:
+    """Ask on stderr, below what the question is about: that is shown whatever the options."""
+    print(printable(about), file=sys.stderr, flush=True)
+    return typer.confirm(question, err=True)
+
+
 @contextmanager
 def guarded(*, resumes: bool, memory: str) -> Iterator[None]:
     """Turn a user's mistake or too little memory into a message and exit 2, Ctrl-C into exit 130.

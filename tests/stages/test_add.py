@@ -17,9 +17,10 @@ from pipeline.adding.preview import kept
 from pipeline.adding.propose import guess, sample
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import load
-from stages.add import _still_valid
+from stages.add import _still_valid, add
 from stages.cli import build
 from stages.run import Run
+from tests.conftest import Terminal
 
 T0 = 1_600_000_000
 
@@ -90,6 +91,22 @@ def test_only_added_lines_differ_and_shared_values_are_an_alias(shop: Shop) -> N
 def test_only_puts_the_grid_on_this_data_set_alone(shop: Shop) -> None:
     shop.add("--yes", "--only")
     assert load(shop.params).grid.dataset == ["shop"]
+
+
+@pytest.mark.parametrize("how", [{}, {"quiet": True}, {"json": True}])
+def test_what_is_asked_about_is_shown_on_stderr(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: dict[str, bool],
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    run = Run(name="add", params_path=shop.params, **how)
+    add(run, shop.folder / "log.csv", shop.folder / "items.csv", "shop")
+    said = capsys.readouterr()
+    assert said.err.count("user=u") == 5 and "\nshop:\n" in said.err
+    assert said.err.rstrip().endswith("[y/N]:") and "shop:" not in said.out
+    assert shop.params.read_text() == shop.before
 
 
 def test_block_list_and_missing_final_newline_are_kept(shop: Shop) -> None:

@@ -13,6 +13,7 @@ from stages.clean import clean
 from stages.cli import build
 from stages.ls import ls
 from stages.run import Run
+from tests.conftest import Terminal
 
 build()
 
@@ -89,3 +90,18 @@ def test_clean_does_not_delete_unasked(tree: Path) -> None:
     with pytest.raises(ConfigError, match="--yes"):
         clean(Run(name="clean", params_path=tree / "params.yaml"), stale=True)
     assert (tree / "artifacts/metrics/toys.parquet").exists()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_clean_shows_on_stderr_what_it_asks_about(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    (path,) = made(tree, "artifacts/metrics/toys.parquet")
+    for answer in ("n", "y"):
+        monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+        clean(Run(name="clean", params_path=tree / "params.yaml", quiet=quiet), stale=True)
+        said = capsys.readouterr()
+        lines = said.err.splitlines()
+        assert lines[0] == f"{path}  10 B  not in the grid" and "Delete these 1 paths" in lines[1]
+        assert str(path) not in said.out
+        assert path.exists() == (answer == "n")
