@@ -12,6 +12,7 @@ from pipeline import naming
 from pipeline.artifacts import ITEMS, RANKS, SEMANTIC, SEQUENCES, SPECTRUM, Artifact
 from pipeline.config import Grid, Params, TextCells, TrainConfig
 from pipeline.errors import ArtifactError, ConfigError, near_miss
+from pipeline.files import TEMPORARY
 
 NONE = "none"
 """Encoder of methods without text, and backbone of methods without training."""
@@ -176,7 +177,7 @@ def leftovers(
         for path in sorted(folder.iterdir()):
             if path in folders:
                 yield from below(path)
-            elif path not in wanted:
+            elif path not in wanted and path.name != TEMPORARY:
                 yield path
 
     if top.is_dir():

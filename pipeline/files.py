@@ -15,21 +15,26 @@ from pathlib import Path
 from pipeline.errors import ResourceError
 
 TEMPORARY = ".tmp"
-"""Folder of unfinished files below an output root. It lies outside every DVC output."""
+"""Folder of unfinished files: below an output root, and below each folder of it that lies on
+another disk. DVC is told to ignore it."""
+
+DEPTH = 6
+"""Folders from an output root to a file of a cell."""
 
 
 @contextmanager
 def atomic(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path that becomes `path` (fsync, then rename) when the block succeeds.
 
-    scratch: folder for the temporary file, on the same file system; default `path.parent/.tmp`.
+    scratch: folder of that name for the temporary file, below the output root. Default, and for a
+    path outside that root on another disk: `path.parent/.tmp`.
     Raises ResourceError when the disk is full; the unfinished file is removed in every case.
     """
-    scratch = scratch or path.parent / TEMPORARY
-    temporary = scratch / f"{os.getpid()}-{uuid.uuid4().hex}{path.suffix}"
+    temporary = None
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
+        name = f"{os.getpid()}-{uuid.uuid4().hex}{path.suffix}"
+        temporary = _on_its_disk(path, scratch) / name
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -43,8 +48,31 @@ def atomic(path: Path, scratch: Path | None = None) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        with suppress(NotADirectoryError):  # the folder could not be made; its reason is told
+        if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _on_its_disk(path: Path, scratch: Path | None) -> Path:
+    """Make and return the folder from which a file can be renamed to `path`, whose folder exists.
+
+    On a disk of its own that is the highest folder below the output root: outputs lie below it.
+    """
+    place = path.parent
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        disk, root = _disk(place), scratch.parent
+        if _disk(scratch) == disk:
+            return scratch
+        if root in place.parents:
+            while place.parent != root and _disk(place.parent) == disk:
+                place = place.parent
+    (place / TEMPORARY).mkdir(parents=True, exist_ok=True)
+    return place / TEMPORARY
+
+
+def _disk(folder: Path) -> object:
+    """Return what tells the file system of a folder, through links."""
+    return folder.stat().st_dev
 
 
 def write_atomic(path: Path, content: bytes, scratch: Path | None = None) -> None:
@@ -91,6 +119,12 @@ def sha256_file(path: Path) -> str:
         while chunk := handle.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def scratches(root: Path) -> Iterator[Path]:
+    """Yield the folders of unfinished files below an output root."""
+    for depth in range(DEPTH):
+        yield from root.glob("*/" * depth + TEMPORARY)
 
 
 def remove_orphans(scratch: Path) -> int:

@@ -38,7 +38,9 @@ def files(root: Path) -> Iterator[Found]:
     patterns = [(artifact, _pattern(artifact.template)) for artifact in artifacts.ALL]
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
-        if inside.parts[0] in (TEMPORARY, REPORT) or path.name == PICTURE or not path.is_file():
+        if TEMPORARY in inside.parts or inside.parts[0] == REPORT:
+            continue
+        if path.name == PICTURE or not path.is_file():
             continue
         for artifact, pattern in patterns:
             if match := pattern.fullmatch(inside.as_posix()):

@@ -63,7 +63,7 @@ def clean(
     are never touched.
     """
     from pipeline.errors import ConfigError
-    from pipeline.files import TEMPORARY, remove_orphans
+    from pipeline.files import remove_orphans, scratches
 
     if not (stale or searches or kept_seeds):
         raise ConfigError(
@@ -89,7 +89,7 @@ def clean(
     if go:
         for path in found:
             _delete(path, run)
-    orphans = 0 if dry_run else remove_orphans(run.root / TEMPORARY)
+    orphans = 0 if dry_run else sum(map(remove_orphans, scratches(run.root)))
     content = {
         "found": [str(path) for path in found],
         "bytes": total,
@@ -174,7 +174,10 @@ def finished_tuning(run: Run) -> dict[Path, str]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    from pipeline.files import TEMPORARY
+
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in inside if path.name != TEMPORARY)
 
 
 def _bytes(path: Path) -> int:

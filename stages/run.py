@@ -174,6 +174,7 @@ class Run:
     ) -> bool:
         """Print device and estimated memory and disk; return True when --dry-run stops here.
 
+        writes: the largest first; the disk of its folder must have the room.
         device_bytes: what this process itself will hold on a GPU. Asking how much is free starts
         CUDA here, which work that leaves its GPUs to other processes (vLLM) must not.
         more, text: what --dry-run shows beside files, with --json and without.
@@ -183,9 +184,9 @@ class Run:
         import psutil
 
         from pipeline.errors import ResourceError
-        from pipeline.files import TEMPORARY, remove_orphans
+        from pipeline.files import remove_orphans, scratches
 
-        place = next(p for p in (self.target, *self.target.absolute().parents) if p.exists())
+        place = next(p for p in writes[0].absolute().parents if p.exists())
         free = shutil.disk_usage(place).free
         available = psutil.virtual_memory().available
         where = f"device {device}, " if device else ""
@@ -221,7 +222,8 @@ class Run:
             lines += [f"writes {p}" for p in writes] + ([text] if text else [])
             self.show(plan, "\n".join(lines))
         else:
-            remove_orphans(self.target / TEMPORARY)
+            for scratch in scratches(self.target):
+                remove_orphans(scratch)
         return self.dry_run
 
     def done(self, written: Sequence[Path], what: str, following: str, **numbers: Any) -> None:

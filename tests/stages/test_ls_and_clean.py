@@ -63,6 +63,7 @@ def test_clean_deletes_what_the_grid_does_not_name_and_nothing_else(tree: Path) 
         "artifacts/data/toys/items.parquet",
         ".cache/train/aa/done.json",
         f"artifacts/{files.TEMPORARY}/999999999-dead.parquet",
+        f"artifacts/metrics/{files.TEMPORARY}/999999999-dead.parquet",
     )
     kept = made(
         tree,
@@ -76,6 +77,9 @@ def test_clean_deletes_what_the_grid_does_not_name_and_nothing_else(tree: Path) 
         ".cache/train/bb/state.safetensors",
         ".cache/rows/cc/row",
         f"artifacts/{files.TEMPORARY}/1-alive.parquet",
+        f"artifacts/metrics/{files.TEMPORARY}/1-alive.parquet",
+        f"artifacts/ranks/{files.TEMPORARY}/1-alive.parquet",
+        f"artifacts/models/demo/{files.TEMPORARY}/1-alive.safetensors",
     )
     clean(Run(name="clean", params_path=tree / "params.yaml"), stale=True, dry_run=True)
     assert all(path.exists() for path in [*stale, *kept])
