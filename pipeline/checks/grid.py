@@ -36,6 +36,13 @@ PLAIN = {
 WATCHING = ("ablation", "protocol", "protocol_plain", "control", "baseline_text")
 """Groups whose stages watch every method and backbone file, so that blocks may name any."""
 
+UNTRAINED = (
+    "params.yaml: grid: none of its cells is trained, but `dvc repro` needs the folders of trained "
+    "models and of their curves for `collapse` and `report`, and stops without. Add id to "
+    "grid.plain.method and sasrec to grid.plain.backbone, or run the commands one by one."
+)
+"""DVC keeps no empty folder: one made by a command would be gone after `dvc pull`."""
+
 SECTIONS = {"encoder": "encoders", "backbone": "backbones", "method": "methods"}
 """Axis of a group -> section of params.yaml that holds its blocks."""
 
@@ -81,6 +88,8 @@ def grid(params: Params) -> Iterator[str]:
         yield str(error)
     else:
         yield from refusals(params, cells)
+        if not any(cell.trained for cell in cells):
+            yield UNTRAINED
 
 
 def idle_vectors(params: Params) -> Iterator[str]:

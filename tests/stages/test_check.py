@@ -239,6 +239,21 @@ def test_check_tells_every_cell_with_impossible_training(
     ]
 
 
+def test_check_tells_that_dvc_cannot_go_through_a_grid_without_trained_cells(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def untrained(content: dict[str, Any]) -> None:
+        for name in ("text", "plain"):
+            content["grid"][name]["method"] = []
+
+    edit(tree / "params.yaml", untrained)
+    (said,) = problems(tree, capsys)
+    assert said.startswith("params.yaml: grid: none of its cells is trained")
+    assert "Add id to grid.plain.method" in said
+    edit(tree / "params.yaml", lambda c: c["grid"]["plain"].update(method=["id"]))
+    check(run(tree, "check"))
+
+
 def test_check_warns_of_a_data_set_s_value_that_methods_outrank(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
