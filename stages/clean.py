@@ -6,11 +6,14 @@ stay unless they are asked for, and a store outside the project is nobody's own.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +58,9 @@ def clean(
     """Delete results outside the grid and remains of killed runs.
 
     With --stale: also the copies of finished seeds that `train` keeps to reuse, of cells and seeds
-    outside the grid; those of the grid stay, as does all of a SPECTRAN_CACHE outside this folder.
+    outside the grid, and the states of seeds that did not finish and that no cell of the grid can
+    go on with, since it changed or has left; those of the grid stay, as does what a running
+    `train` uses, and all of a SPECTRAN_CACHE outside this folder.
     With --kept-seeds: all these copies; what lies in artifacts stays, but `train` would then train
     its seeds again.
     With --searches: the journals of finished searches and all finished trials; their results in
@@ -63,7 +68,8 @@ def clean(
     are never touched.
     """
     from pipeline.errors import ConfigError
-    from pipeline.files import remove_orphans, scratches
+    from pipeline.files import TEMPORARY, remove_orphans, scratches
+    from pipeline.training.store import alone
 
     if not (stale or searches or kept_seeds):
         raise ConfigError(
@@ -73,9 +79,15 @@ def clean(
     reasons: dict[Path, str] = {}
     if stale:
         reasons |= {path: "not in the grid" for path in outside_grid(run.root, run.params)}
+    unfinished: list[Path] = []
+    if stale and _own_cache(run):
         reasons |= {
             path: "kept copy of a seed, of no use to the grid" for path in kept_outside_grid(run)
         }
+        unfinished += unfinished_outside_grid(run)
+        reasons |= dict.fromkeys(
+            unfinished, "unfinished seed that no cell of the grid goes on with"
+        )
     if kept_seeds:
         kept = finished_states(run.cache / "train")
         reasons |= {path: "kept copy of a finished seed" for path in kept}
@@ -88,8 +100,15 @@ def clean(
     go = bool(found) and _agreed(run, listed, amount, yes=yes, dry_run=dry_run)
     if go:
         for path in found:
-            _delete(path, run)
-    orphans = 0 if dry_run else sum(map(remove_orphans, scratches(run.root)))
+            with alone(path) if path in unfinished else nullcontext(True) as free:
+                if free:
+                    _delete(path, run)
+                else:
+                    run.warn(f"{path} stays: it is in use by now.")
+    places = [*scratches(run.root)]
+    if stale and _own_cache(run):
+        places += (run.cache / "train").glob(f"*/{TEMPORARY}")
+    orphans = 0 if dry_run else sum(map(remove_orphans, places))
     content = {
         "found": [str(path) for path in found],
         "bytes": total,
@@ -126,17 +145,56 @@ def outside_grid(root: Path, params: Params) -> Iterator[Path]:
                 yield from (e for e in _inside(path) if e.name not in params.grid.encoder)
 
 
+def _own_cache(run: Run) -> bool:
+    """Whether what is kept outside artifacts lies in this project, so that nobody shares it."""
+    return run.cache.resolve().is_relative_to(run.base.resolve())
+
+
 def kept_outside_grid(run: Run) -> Iterator[Path]:
-    """Yield kept copies of seeds that no cell of the grid has; of a store in this project only."""
+    """Yield kept copies of seeds that no cell of the grid has."""
     from pipeline.cells import all_cells
 
-    if not run.cache.resolve().is_relative_to(run.base.resolve()):
-        return
     cells = all_cells(run.params.grid)
     known = {(cell, seed) for cell in cells for seed in cell.seeds(run.params)}
     for folder in finished_states(run.cache / "train"):
         if not _is_of(folder, known):
             yield folder
+
+
+def unfinished_outside_grid(run: Run) -> Iterator[Path]:
+    """Yield states of unfinished seeds that no cell of the grid can go on with, none in use."""
+    from pipeline.cells import Cell, all_cells
+    from pipeline.training.store import alone, origin
+
+    identity = cache(partial(_identity, run))
+    cells = set(all_cells(run.params.grid))
+    for folder in _inside(run.cache / "train"):
+        made = origin(folder)
+        if made is None:
+            continue
+        cell = Cell(**made["cell"])
+        wanted = identity(cell, made["seed"]) if cell in cells else None
+        if wanted is None or any(made.get(name) != value for name, value in wanted.items()):
+            with alone(folder) as free:
+                if free:
+                    yield folder
+
+
+def _identity(run: Run, cell: Cell, seed: int) -> dict[str, Any] | None:
+    """Return what a state must be of for a cell to go on with it; None for a seed it has not.
+
+    Empty, which fits all, where that cannot be told, e.g. before its inputs are there again.
+    """
+    from pipeline.errors import SpectranError
+    from pipeline.experiment.prepared import Experiment
+
+    try:
+        work = Experiment.prepare(run.params, run.root, run.revisions["train"], cell.fields)
+        if seed not in work.seeds:
+            return None
+        return dict(json.loads(json.dumps(work.identity(seed))))
+    except SpectranError:
+        return {}
 
 
 def _is_of(folder: Path, known: Collection[tuple[Cell, int]]) -> bool:

@@ -37,7 +37,7 @@ def unfinished_seeds(
     """
     from pipeline.files import TEMPORARY
     from pipeline.params import save_every_s
-    from pipeline.training.store import SeedStore, key
+    from pipeline.training.store import SeedStore
 
     place: dict[str, Any] = {"device": device.split(":")[0], "threads": threads}
     # Sums differ in the last bit, so each way keeps its own; the first is where it goes on.
@@ -45,8 +45,7 @@ def unfinished_seeds(
     stores = {}
     for seed, files in outputs.items():
         made_by = {**work.identity(seed), **place}
-        folders = [run.cache / "train" / key({**made_by, **way}) for way in ways]
-        kept = [SeedStore(folder, save_every_s()) for folder in folders]
+        kept = [SeedStore(run.cache / "train", {**made_by, **w}, save_every_s()) for w in ways]
         if run.force:
             for store in kept:
                 store.forget()

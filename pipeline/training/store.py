@@ -6,19 +6,26 @@ result depends on, so stale work cannot be picked up and an added seed trains on
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import ResourceError
 from pipeline.files import sha256_file, write_atomic
 from pipeline.training.progress import Checkpoint, Progress
 
 STATE = "state.safetensors"
 DONE = "done.json"
+OF = "of.json"
+"""What the key of the folder is made from; there before anything else that is kept."""
 
 
 def key(content: Mapping[str, Any]) -> str:
@@ -26,13 +33,47 @@ def key(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def origin(folder: Path) -> dict[str, Any] | None:
+    """Return what an unfinished seed's folder is of; None for a finished or an unknown one.
+
+    Versions before did not write it.
+    """
+    try:
+        found = json.loads((folder / OF).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and not (folder / DONE).exists() else None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Keep others from training a seed; yield False where one does, or the disk cannot tell."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 class SeedStore(Checkpoint):
     """The folder of one seed of one cell."""
 
-    def __init__(self, folder: Path, save_every_s: float = 10.0) -> None:
-        self.folder = folder
+    def __init__(self, area: Path, content: Mapping[str, Any], save_every_s: float = 10.0) -> None:
+        """area: holds the folders of all seeds; content: what this one's result depends on."""
+        self.folder = area / key(content)
+        self.content = dict(content)
         self.save_every_s = save_every_s
         self._saved = time.monotonic()
+        self._release: weakref.finalize[Any, Any] | None = None
 
     # ------------------------------------------------------------ the seed under way
 
@@ -54,6 +95,7 @@ class SeedStore(Checkpoint):
         }
         tensors = {name: tensor.cpu() for name, tensor in progress.tensors.items()}
         content = save(tensors, {"progress": json.dumps(header)})
+        self._hold()
         write_atomic(self.folder / STATE, content)
         self._saved = time.monotonic()
 
@@ -70,8 +112,28 @@ class SeedStore(Checkpoint):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError, KeyError):
             return None
+        with suppress(OSError, ResourceError):  # what cannot be written is told when it is saved
+            self._hold()
         curves = [(int(e), str(p), str(n), float(v)) for e, p, n, v in header.pop("curves")]
         return Progress(**header, curves=curves, tensors=tensors)
+
+    def _hold(self) -> None:
+        """Make the folder and say what it is of; `alone` is refused until the seed is finished.
+
+        Several processes may hold it: each writes the same.
+        """
+        while self._release is None or not self._release.alive:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # removed again by one that was alone
+                descriptor = os.open(self.folder, os.O_RDONLY)
+                release = weakref.finalize(self, os.close, descriptor)
+                with suppress(OSError):  # a disk without locks, on which `alone` is always refused
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+                write_atomic(self.folder / OF, json.dumps(self.content, sort_keys=True).encode())
+                if os.path.samestat(os.fstat(descriptor), self.folder.stat()):
+                    self._release = release
+                else:
+                    release()
 
     # ------------------------------------------------------------ finished seeds
 
@@ -88,11 +150,14 @@ class SeedStore(Checkpoint):
 
     def finish(self, files: Mapping[str, Path], **numbers: Any) -> None:
         """Keep copies of the seed's files; the record is written last, the state then removed."""
+        self._hold()
         for name, path in files.items():
             write_atomic(self.folder / name, path.read_bytes())
         record = {"files": {n: sha256_file(self.folder / n) for n in files}, **numbers}
         write_atomic(self.folder / DONE, json.dumps(record, sort_keys=True).encode())
         (self.folder / STATE).unlink(missing_ok=True)
+        if self._release is not None:
+            self._release()
 
     def give(self, files: Mapping[str, Path], scratch: Path) -> None:
         """Copy a finished seed's files to where the cell wants them."""

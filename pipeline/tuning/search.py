@@ -210,7 +210,7 @@ class Search:
             work = Experiment.prepare(params, self.root, self.revision, self.cell.fields)
         except SpectranError as error:
             raise type(error)(f"{error}\n{self._blame(number, configuration)}") from None
-        store = SeedStore(self.cache / TRIALS / key(self._identity(work)), self.save_every_s)
+        store = SeedStore(self.cache / TRIALS, self._identity(work), self.save_every_s)
         if self.force:
             store.forget()
         record = store.finished()

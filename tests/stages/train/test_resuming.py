@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.training.progress import Progress
+from pipeline.training.store import SeedStore
 from tests.stages.train.commands import (
     APP,
     CELL,
@@ -102,6 +104,62 @@ def test_after_cleaning_an_added_seed_still_trains_only_itself(project: Path) ->
     found = cleaned("--stale")
     assert len(found) == 3 + 1, "the files of seed 1, and its copy"
     assert train(*CELL).stdout.count("train reuse") == 2
+
+
+def stopped() -> Path:
+    """Train a cell of one seed until its first state; return the folder of that."""
+    before = set(Path(".cache/train").glob("*"))
+    env = os.environ | {"PYTHONPATH": str(TREE)}
+    words = [sys.executable, "-m", "stages.cli", "train", *CELL, "--processes", "1"]
+    process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    next(line for line in process.stdout if "epoch=2 " in line)
+    process.kill()
+    process.communicate()
+    (found,) = set(Path(".cache/train").iterdir()) - before
+    assert (found / "state.safetensors").exists()
+    return found
+
+
+def discarded() -> set[str]:
+    """Return what `clean --stale` took of that which is kept of seeds."""
+    return {name for name in cleaned("--stale") if name.startswith(".cache/train/")}
+
+
+def test_a_state_goes_when_no_cell_of_the_grid_can_go_on_with_it(project: Path) -> None:
+    gridded(project, plain=["id"])
+    long = SMALL | {"max_epochs": 10**6, "patience": 10**6, "seeds": [0]}
+    write(project, **long)
+    old = stopped()
+    orphan = old / ".tmp" / "999999999-dead.safetensors"
+    orphan.write_bytes(b"x")
+    assert not discarded() and not orphan.exists(), "the grid still goes on with it"
+    inputs = Path("artifacts/data/demo/items.parquet")
+    content = inputs.read_bytes()
+    write(project, **long | {"max_epochs": 10**7})
+    inputs.unlink()
+    assert not discarded(), "what its inputs are is not known now"
+    inputs.write_bytes(content)
+    new = stopped()
+    assert discarded() == {str(old)} and not old.exists()
+    write(project, **long | {"max_epochs": 10**7, "seeds": [1]})
+    assert discarded() == {str(new)} and not new.exists()
+
+
+def test_a_state_in_use_stays(project: Path) -> None:
+    gridded(project, baseline=["popularity"])
+    cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
+    store = SeedStore(Path(".cache/train"), {"cell": cell, "seed": 0})
+    store.save(Progress(epoch=1))
+    assert not discarded() and store.load() is not None
+    again = SeedStore(Path(".cache/train"), store.content)
+    del store
+    assert again.load() is not None
+    assert not discarded(), "it goes on from the state of another"
+    del again
+    (folder,) = Path(".cache/train").iterdir()
+    (folder / "of.json").unlink()
+    assert not discarded(), "a version before left it: nobody knows of which seed"
 
 
 def test_kept_seeds_are_deleted_when_asked(project: Path) -> None:

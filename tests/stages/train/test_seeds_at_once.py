@@ -188,7 +188,7 @@ from stages.seeds import _Alone
 path = Path(sys.argv[1])
 cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
 print(torch.get_num_threads())
-store = SeedStore(Path("c"))
+store = SeedStore(Path("c"), {})
 job = _Alone(load(path), path.parent / "artifacts", 1, cell, 1, 0, Path("s"), {}, store)
 job(log=lambda event, **fields: None, advance=lambda histories: None)
 print(torch.get_num_threads())
