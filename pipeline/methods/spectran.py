@@ -11,7 +11,8 @@ sigma` (A3), `identity` (A4), `none` (A5).
 Differs: rows of the embeddings have norm one before the decomposition; the value matrix is U; the
 scalar before the polynomial is s_1; the constant term k = 0 is included; one lambda for all
 dimensions, clamped at zero after every step; the ID table is added; order, h and the spread of Q
-and K are not stated in the paper. Settings offer the other readings.
+and K are not stated in the paper. Settings offer the other readings, but for s / sum(s) and s / |s|
+where the polynomial has s / s_1.
 """
 
 from __future__ import annotations

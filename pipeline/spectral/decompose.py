@@ -6,7 +6,8 @@ values come from eigenvalues in float64, so values down to about 1e-7 of the lar
 the cut-off lies above that.
 
 Source: SpecTran (thin SVD of unit rows, not centred), AlphaFuse and WhitenRec (centred rows).
-Differs: none known; an eigendecomposition of the Gram matrix is the SVD up to rounding.
+Differs: an eigendecomposition of the Gram matrix stands in the place of the SVD, the same up to
+rounding; `spectrum.cutoff` says which components count as zero, of which no paper tells.
 """
 
 from __future__ import annotations
