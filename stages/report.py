@@ -228,15 +228,18 @@ def _of_models(run: Run, artifact: Table, dataset: str, items: str) -> list[dict
 
 
 def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, Any]) -> None:
-    """Raise ArtifactError when metrics were computed for another grid or with other settings.
+    """Raise ArtifactError when metrics are of another grid, other settings or other inputs.
 
     The page describes how they were made from params.yaml.
     """
+    from functools import cache
+
     from pipeline import artifacts
-    from pipeline.agreement import refuse_other_preprocess
+    from pipeline.agreement import outdated, refuse_other_preprocess
     from pipeline.cells import cells
     from pipeline.errors import ArtifactError
     from pipeline.evaluation.outcomes import made_otherwise
+    from pipeline.files import sha256_file
 
     if set(numbers.cells) != set(cells(run.params.grid, dataset)):
         raise artifacts.METRICS.fail(
@@ -247,13 +250,15 @@ def _refuse_other_cells(run: Run, dataset: str, numbers: Any, header: dict[str, 
             run.root, {"dataset": dataset}, "was computed with other values of evaluate."
         )
     refuse_other_preprocess(run.root, run.params, dataset)
+    digest = cache(sha256_file)
     for cell in numbers.cells:
         made = header["params"]["cells"].get(str(cell), {}).get("params", {})
-        if changed := made_otherwise(cell, made, run.params):
+        changed = made_otherwise(cell, made, run.params)
+        told = f"made with {changed.told(run.params)}" if changed else None
+        if told := told or outdated(run.root, run.revisions["train"], cell, made, digest):
             raise ArtifactError(
-                f"{artifacts.METRICS.path(run.root, dataset=dataset)} holds {cell}, made with "
-                f"{changed.told(run.params)} Run: {cell.command}   and then: spectran evaluate "
-                f"{dataset}"
+                f"{artifacts.METRICS.path(run.root, dataset=dataset)} holds {cell}, {told} "
+                f"Run: {cell.command}   and then: spectran evaluate {dataset}"
             )
 
 

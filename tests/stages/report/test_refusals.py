@@ -70,6 +70,7 @@ def test_data_of_another_preprocess_are_refused(evaluated, command, old, new, sa
     settings = evaluated.params.dataset("demo").preprocess.model_dump()
     evaluated.sequences = sha256_file(tiny.sequences.save(evaluated.root, "demo", settings))
     evaluated.save_all()
+    evaluate(evaluated.run("evaluate", quiet=True), "demo")
     text = evaluated.params_path.read_text()
     evaluated.params_path.write_text(text.replace(old, new, 1))
     tried = run_stage(evaluated, command)
@@ -85,7 +86,17 @@ def test_data_of_another_preprocess_are_refused(evaluated, command, old, new, sa
 def test_data_that_do_not_tell_their_preprocess_are_taken(evaluated, command):
     evaluated.sequences = sha256_file(TinyInputs().sequences.save(evaluated.root, "demo", {}))
     evaluated.save_all()
+    evaluate(evaluated.run("evaluate", quiet=True), "demo")
     run_stage(evaluated, command)()
+
+
+def test_metrics_of_other_sequences_than_are_there_now_are_refused(evaluated):
+    """Ranks were made again, and nobody ran `evaluate` since."""
+    evaluated.sequences = sha256_file(TinyInputs().sequences.save(evaluated.root, "demo", {}))
+    evaluated.save_all()
+    wanted = r"demo.* holds demo/.*, made from other .* and then: spectran evaluate demo$"
+    with pytest.raises(ArtifactError, match=wanted):
+        report(evaluated.run("report"))
 
 
 def run_stage(made, command):
