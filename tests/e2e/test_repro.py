@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ALL, BASELINES, CELLS, METRICS, RESULTS, Clone, changed, ran
+from .conftest import ALL, BASELINES, CELLS, METRICS, RESULTS, WATCHING, Clone, changed, ran
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ def test_an_edited_method_re_runs_only_its_cells(clone: Clone) -> None:
     file = clone.path / "pipeline" / "methods" / "spectran.py"
     file.write_text(file.read_text() + "\n# The same numbers, from other bytes.\n")
     cell = "train@demo-hash-sasrec-spectran"
-    rest = {"collapse@demo", "report"}
+    rest = {"collapse@demo", "report", WATCHING}
     assert clone.repro() == {cell} | rest, "equal ranks are not evaluated again"
     assert changed(before, clone.lock()) == {cell} | rest
 
@@ -127,6 +127,7 @@ def test_a_variant_watches_every_method_and_trains_only_when_its_own_changes(clo
         "train@demo-hash-sasrec-spectran",
         "collapse@demo",
         "report",
+        WATCHING,
     }
     assert [json.loads(line)["event"] for line in (clone.path / log).read_text().splitlines()] == [
         "reuse"
