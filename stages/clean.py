@@ -170,8 +170,8 @@ def unfinished_outside_grid(run: Run) -> Iterator[Path]:
     cells = set(all_cells(run.params.grid))
     for folder in _inside(run.cache / "train"):
         made = origin(folder)
-        if made is None:
-            continue
+        if made is None or not {"cell", "seed"} <= made.keys():
+            continue  # nothing can be told of it
         cell = Cell(**made["cell"])
         wanted = identity(cell, made["seed"]) if cell in cells else None
         if wanted is None or any(made.get(name) != value for name, value in wanted.items()):

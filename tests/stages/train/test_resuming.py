@@ -160,6 +160,8 @@ def test_a_state_in_use_stays(project: Path) -> None:
     (folder,) = Path(".cache/train").iterdir()
     (folder / "of.json").unlink()
     assert not discarded(), "a version before left it: nobody knows of which seed"
+    (folder / "of.json").write_text("{}")
+    assert not discarded(), "nor of what tells nothing"
 
 
 def test_kept_seeds_are_deleted_when_asked(project: Path) -> None:
