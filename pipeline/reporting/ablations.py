@@ -5,7 +5,7 @@ Source: SpecTran, Table 3. Differences are the paired ones of COMPARISONS agains
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,33 @@ def ablations(
     published: backbone -> method -> NDCG@20. Encoders on changed text, which the paper does not
     have, are not compared with it.
     """
-    made_from = bases(shown, params.methods)
+    pairs = bases(shown, params.methods)
+    changes = {cell: _changes(params, cell, base) for cell, base in pairs.items()}
+    return grouped(shown, pairs, changes, published, params.transformed)
+
+
+def grouped(
+    shown: Sequence[Cell],
+    pairs: Mapping[Cell, Cell],
+    changes: Mapping[Cell, str],
+    published: Mapping[str, Mapping[str, float]],
+    transformed: Collection[str],
+) -> list[Ablation]:
+    """Return methods with their variants, in the order of the cells shown.
+
+    pairs: variant -> the cell of its method; changes: variant -> what it changes; transformed:
+    encoders on changed text. published: see `ablations`.
+    """
     found = []
-    for base in (cell for cell in shown if cell in made_from.values()):
-        own = [cell for cell in shown if made_from.get(cell) == base]
-        known = {} if base.encoder in params.transformed else published.get(base.backbone, {})
+    for base in (cell for cell in shown if cell in pairs.values()):
+        own = [cell for cell in shown if pairs.get(cell) == base]
+        known = {} if base.encoder in transformed else published.get(base.backbone, {})
         paper = {
             cell: known[cell.method] - known[base.method]
             for cell in own
             if {cell.method, base.method} <= known.keys()
         }
-        found.append(Ablation(base, {cell: _changes(params, cell, base) for cell in own}, paper))
+        found.append(Ablation(base, {cell: changes[cell] for cell in own}, paper))
     return found
 
 

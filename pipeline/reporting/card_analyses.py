@@ -105,16 +105,20 @@ def analyses_rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def analyses_markdown(
-    numbers: Numbers, block: Mapping[str, Any], protocol: Sequence[str]
+    numbers: Numbers, block: Mapping[str, Any], picture: Sequence[str], protocol: Sequence[str]
 ) -> list[str]:
-    """Return the lines of the section; none where nothing was measured."""
+    """Return the lines of the section; none where nothing was measured.
+
+    picture: lines below its heading.
+    """
     told = {Cell.parse(e["cell"]): e[KEY] for e in block["cells"] if e.get(KEY)}
     if not told:
         return []
     heads = ["vectors", "measured"]
     heads += [f"{STATISTICS[n][0]} {w}" for n in STATISTICS for w in STATES.values()]
     heads += [COLUMNS[name] for name in WEIGHTS] + ["parameters", "s per epoch"]
-    lines = ["### Models: spectra of the item vectors, sizes and times", "", table_row(heads)]
+    lines = ["### Models: spectra of the item vectors, sizes and times", "", *picture]
+    lines.append(table_row(heads))
     lines.append("|---|---|" + "---:|" * (len(heads) - 2))
     for cell, found in told.items():
         lines += [table_row(row) for row in _table(numbers.label(cell), found)]

@@ -22,7 +22,11 @@ TEXTS = (
 )
 SCORES = "scores-{dataset}.svg"
 SPECTRA_PICTURE = "spectra-{dataset}.svg"
-"""Only where spectra were measured."""
+VARIANTS = "variants-{dataset}.svg"
+WIDTHS = "widths-{dataset}.svg"
+COSTS = "costs-{dataset}.svg"
+PICTURES = (SCORES, SPECTRA_PICTURE, VARIANTS, WIDTHS, COSTS)
+"""Of a data set; all but the first only where the card holds what they show."""
 COLLECT = "spectran report --card {name} --collect DATASET"
 PROVENANCE = Artifact("card", f"{FOLDER}/provenance.json", COLLECT)
 RANKS = Table(
@@ -79,6 +83,6 @@ def to_write(folder: Path, datasets: Sequence[str]) -> list[Path]:
     pictures = [
         name.format(dataset=dataset)
         for dataset in dict.fromkeys([*held, *datasets])
-        for name in (SCORES, SPECTRA_PICTURE)
+        for name in PICTURES
     ]
     return [folder / name for name in (*TEXTS, *pictures)]

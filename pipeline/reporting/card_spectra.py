@@ -11,8 +11,8 @@ import pyarrow as pa
 from pipeline.cells import Cell
 from pipeline.reporting.card_analyses import KEY, collapse_rows
 from pipeline.reporting.card_files import SPECTRA
-from pipeline.reporting.collapse import LINES, SIZE, STATES, Group, collapse_charts, collapse_groups
-from pipeline.reporting.pictures import Framed, line_key, picture
+from pipeline.reporting.collapse import LINES, STATES, Group, collapse_charts, collapse_groups
+from pipeline.reporting.pictures import line_key, picture
 from pipeline.reporting.tables import Numbers
 
 COLUMNS = 3
@@ -53,10 +53,7 @@ def spectra_picture(
         for row in entry.get(KEY, {}).get("collapse", [])
         if (where := (entry["cell"], row["view"], row["part"], row["state"])) in kept
     ]
-    panels = [
-        Framed(panel.svg, *SIZE, panel.title, panel.note)
-        for panel in collapse_charts(collapse_groups(numbers, rows))
-    ]
+    panels = collapse_charts(collapse_groups(numbers, rows))
     legend = {line_key(kind): words for kind, words in LINES.items()}
     name = f"{numbers.dataset}: cumulative share of the spread of item vectors over directions"
     return picture(name, panels, COLUMNS, legend)

@@ -14,6 +14,12 @@ from pipeline.reporting.card_analyses import (
     analyses_markdown,
     analyses_rows,
 )
+from pipeline.reporting.card_figures import (
+    figure_pictures,
+    sizes_markdown,
+    variants_markdown,
+    widths_markdown,
+)
 from pipeline.reporting.card_files import SCORES, SPECTRA_PICTURE
 from pipeline.reporting.card_spectra import not_kept, spectra_picture
 from pipeline.reporting.exports import (
@@ -98,6 +104,7 @@ def pictures(chapter: Chapter) -> dict[str, str]:
     """Return a data set's pictures by their file names."""
     numbers = chapter.numbers
     found = {SCORES.format(dataset=numbers.dataset): scores_picture(numbers)}
+    found |= figure_pictures(numbers, chapter.block)
     if chapter.spectra:
         drawn = spectra_picture(numbers, chapter.block, chapter.spectra)
         found[SPECTRA_PICTURE.format(dataset=numbers.dataset)] = drawn
@@ -166,6 +173,8 @@ def _chapter(chapter: Chapter) -> list[str]:
             lines += ["p values: t test and Wilcoxon, corrected by Holm over the cells.", *protocol]
     lines += replication_markdown(chapter.replications, numbers.level, protocol)
     lines += orderings_markdown(chapter.orderings, numbers.alpha, protocol)
+    lines += variants_markdown(numbers, block, protocol)
+    lines += widths_markdown(numbers, block, protocol)
     if chapter.spectra:
         name = "Cumulative share of the spread of the item vectors, before and after training"
         picture = SPECTRA_PICTURE.format(dataset=numbers.dataset)
@@ -174,7 +183,7 @@ def _chapter(chapter: Chapter) -> list[str]:
         if names := not_kept(numbers, block, chapter.spectra):
             lines += ["", f"Measured, but the curves were not kept: {escape(', '.join(names))}."]
         lines += protocol
-    lines += analyses_markdown(numbers, block, protocol)
+    lines += analyses_markdown(numbers, block, sizes_markdown(numbers, block), protocol)
     lines += settings_markdown(block["settings"])
     lines += searches_markdown(numbers, block, protocol)
     lines += ["### Cells", "", table_row(["cell", "seeds", "ranks, SHA-256"]), "|---|---|---|"]

@@ -22,12 +22,13 @@ from pipeline.evaluation.metrics import measure
 from pipeline.evaluation.outcomes import Outcomes, rank_of
 from pipeline.files import TEMPORARY, write_atomic
 from pipeline.reporting.card_analyses import KEY
+from pipeline.reporting.card_figures import variants_of
 from pipeline.reporting.card_files import (
     FOLDER,
+    PICTURES,
     PROVENANCE,
     RANKS,
     SPECTRA,
-    SPECTRA_PICTURE,
     TEXTS,
     check_name,
 )
@@ -61,10 +62,12 @@ def rebuild(root: Path, target: Path, name: str) -> list[Path]:
     )
     files = dict(zip(TEXTS, texts, strict=True))
     for chapter in chapters:
-        files |= pictures(chapter)
-        if not chapter.spectra:  # the picture of an earlier gathering would stay
-            stale = SPECTRA_PICTURE.format(dataset=chapter.numbers.dataset)
-            (folder / stale).unlink(missing_ok=True)
+        drawn = pictures(chapter)
+        for picture in PICTURES:  # that of an earlier gathering would stay
+            file = picture.format(dataset=chapter.numbers.dataset)
+            if file not in drawn:
+                (folder / file).unlink(missing_ok=True)
+        files |= drawn
     for file, text in files.items():
         write_atomic(folder / file, text.encode(), target / TEMPORARY)
     return [folder / file for file in files]
@@ -84,8 +87,8 @@ def read(root: Path, name: str) -> tuple[dict[str, Any], list[Chapter]]:
         found = outcomes(root, name, dataset, block, table, header)
         metrics = measure(found, config)
         # Older cards do not say what their controls were made from; they have no such tests.
-        # Variants that the paper reports stand against their method among its orderings.
-        tests = compare(found, config, block.get("control_of", {}), {})
+        pairs = variants_of(block, [one.cell for one in found])
+        tests = compare(found, config, block.get("control_of", {}), pairs)
         # Cards gathered before orderings were compared lack both keys; they show none.
         published, controls = block.get("published", {}), block.get("controls", [])
         rows = metrics.to_pylist(), tests.to_pylist()

@@ -6,6 +6,7 @@ Coordinates have one decimal, so equal numbers give equal bytes everywhere.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -219,11 +220,6 @@ class Bar:
     """CSS class: text, plain or baseline."""
 
 
-def interval_size(bars: Sequence[Bar]) -> tuple[int, int]:
-    """Return width and height of their interval chart, px."""
-    return max(460, _names(bars) + 250), TOP + ROW * len(bars) + BOTTOM
-
-
 def _names(bars: Sequence[Bar]) -> int:
     """Return the width that the names of the rows take, px."""
     return min(40 + 7 * max((len(bar.name) for bar in bars), default=0), 340)
@@ -232,7 +228,7 @@ def _names(bars: Sequence[Bar]) -> int:
 def interval_chart(bars: Sequence[Bar], title: str, reference: float | None) -> str:
     """Return means with intervals, one row each; a dashed line marks the reference."""
     left = _names(bars)
-    width, height = interval_size(bars)
+    width, height = max(460, left + 250), TOP + ROW * len(bars) + BOTTOM
     values = [v for bar in bars for v in (bar.mean, bar.low, bar.high) if v is not None]
     values += [] if reference is None else [reference]
     x = axis(title, values, zero=True)
@@ -279,6 +275,13 @@ def opening(width: int, height: int, name: str) -> str:
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}" '
         f'style="max-width:{width}px">'
     )
+
+
+def size_of(svg: str) -> tuple[int, int]:
+    """Return width and height of a chart, px, as `opening` wrote them."""
+    found = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)
+    assert found, "not a chart of this module"
+    return int(found[1]), int(found[2])
 
 
 def _tick(value: float) -> str:

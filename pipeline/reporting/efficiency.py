@@ -54,19 +54,23 @@ def costs(
     return found
 
 
-def cost_chart(numbers: Numbers, found: Sequence[Cost]) -> Panel:
-    """Return NDCG at the main cut-off against the parameters of the trained cells."""
+def cost_chart(numbers: Numbers, parameters: Mapping[Cell, int]) -> Panel:
+    """Return NDCG at the main cut-off against trained parameters; cells without any are left out.
+
+    parameters: of the cells, as `Cost` counts them.
+    """
+    values = zip(numbers.cells, numbers.column("ndcg", numbers.main_k), strict=True)
     marks = [
         Mark(
-            numbers.label(cost.cell),
-            float(cost.parameters),
-            cost.value.mean,
-            cost.value.low,
-            cost.value.high,
-            "plain" if cost.cell.encoder == NONE else "text",
+            numbers.label(cell),
+            float(parameters[cell]),
+            value.mean,
+            value.low,
+            value.high,
+            "plain" if cell.encoder == NONE else "text",
         )
-        for cost in found
-        if cost.parameters and cost.value.mean is not None
+        for cell, value in values
+        if parameters.get(cell) and value.mean is not None
     ]
     title = f"{column_title('ndcg', numbers.main_k)} against trained parameters"
     x = axis("trained parameters", [mark.x for mark in marks], log=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipeline.cells import NONE
 from pipeline.evaluation.comparisons import ID_ONLY
-from pipeline.reporting.charts import Bar, interval_chart, interval_size
-from pipeline.reporting.pictures import Framed, dot_key, picture
+from pipeline.reporting.charts import Bar, Panel, interval_chart
+from pipeline.reporting.pictures import dot_key, picture
 from pipeline.reporting.tables import Numbers
 
 KINDS = {
@@ -24,12 +24,16 @@ def overview_chart(numbers: Numbers) -> str:
 def scores_picture(numbers: Numbers) -> str:
     """Return the same as a picture file."""
     bars, title, reference = _content(numbers)
-    chart = Framed(interval_chart(bars, title, reference), *interval_size(bars))
     used = {bar.kind for bar in bars}
     legend = {dot_key(kind): words for kind, words in KINDS.items() if kind in used}
     if reference is not None:
         legend['<line class="reference" x1="0" x2="14" y1="5" y2="5"/>'] = ID_ONLY
-    return picture(f"{numbers.dataset}: {title}", [chart], 1, legend)
+    return picture(
+        f"{numbers.dataset}: {title}",
+        [Panel("", interval_chart(bars, title, reference))],
+        1,
+        legend,
+    )
 
 
 def _content(numbers: Numbers) -> tuple[list[Bar], str, float | None]:

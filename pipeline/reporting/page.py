@@ -187,7 +187,7 @@ class Chapter:
     @property
     def cost_panel(self) -> Panel:
         """The main metric against the trained parameters."""
-        return cost_chart(self.numbers, self.costs)
+        return cost_chart(self.numbers, {cost.cell: cost.parameters for cost in self.costs})
 
     @property
     def cost_rows(self) -> list[dict[str, str]]:

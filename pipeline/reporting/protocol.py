@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,6 +112,11 @@ def own_settings(params: Params, shown: Sequence[Cell]) -> list[dict[str, str]]:
 def words(changes: Mapping[str, Any]) -> str:
     """Return dotted keys and their values as one phrase."""
     return ", ".join(f"{key} = {value}" for key, value in sorted(changes.items()))
+
+
+def phrases(said: str) -> list[str]:
+    """Return `key = value` of what `words` wrote, one by one."""
+    return re.split(r", (?=[\w.]+ = )", said)
 
 
 def is_quick(params: Params, dataset: str) -> bool:

@@ -32,6 +32,8 @@ SKILL = {
     "spectran": 14.0,
     "spectran_sigma": 9.0,
     "spectran_identity": 13.9,
+    "llminit_equal": 8.5,
+    "id_light": 4.8,
 }
 """Larger is better: ranks are drawn from N ** (u ** (skill / 1.6))."""
 TIMES = {"epochs": 12, "rank_seconds": 0.65, "rank_users": VALID + TEST}

@@ -2,11 +2,24 @@
 
 import re
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.reporting.charts import MAX_POINTS, Series, axis, line_chart, line_class, thin
+from pipeline.reporting.charts import (
+    MAX_POINTS,
+    Bar,
+    Panel,
+    Series,
+    axis,
+    interval_chart,
+    line_chart,
+    line_class,
+    size_of,
+    thin,
+)
 from pipeline.reporting.marks import NAME_HEIGHT, Mark, mark_chart, spread
+from pipeline.reporting.pictures import picture
 
 
 @pytest.mark.parametrize(
@@ -78,3 +91,16 @@ def test_a_mark_has_its_name_its_interval_and_its_place():
     assert svg.index(">c</text>") < svg.index(">a&lt;b</text>"), "the highest first"
     circles = re.findall(r'circle class="mean (\w+)" cx="([\d.]+)" cy="([\d.]+)"', svg)
     assert {kind: float(cx) for kind, cx, _ in circles} == {"text": 46.0, "plain": 300.0}
+
+
+def test_panels_of_a_picture_do_not_cover_each_other():
+    low = Panel("low", interval_chart([Bar("a", 1.0, None, None, "text")], "x", None))
+    bars = [Bar(str(n), 1.0, None, None, "text") for n in range(9)]
+    high = Panel("high", interval_chart(bars, "x", None), note="of nine")
+    root = ElementTree.fromstring(picture("both", [low, high, low], 1, {"": "a legend"}))
+    inner = [svg for svg in root if svg.tag.endswith("svg")]
+    places = [(int(svg.get("y")), int(svg.get("height"))) for svg in inner]
+    assert [height for _, height in places] == [size_of(p.svg)[1] for p in (low, high, low)]
+    ends = [y + height for y, height in places]
+    assert all(end < y for end, (y, _) in zip(ends, places[1:], strict=False))
+    assert ends[-1] < int(root.get("height"))

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import artifacts
 from pipeline.errors import ArtifactError
-from pipeline.reporting.card_files import PROVENANCE, SPECTRA, TEXTS, to_write
+from pipeline.reporting.card_files import PICTURES, PROVENANCE, SPECTRA, TEXTS, to_write
 from stages.report import report
 from tests.stages.cards.gathering import SPECTRAN, bytes_of, forget, gather
 
@@ -152,6 +152,6 @@ def test_a_plan_names_the_pictures_of_the_card_and_of_new_data_sets(folder):
     planned = {path.name for path in to_write(folder, ["more"])}
     assert planned == {
         *TEXTS,
-        *(f"{kind}-{name}.svg" for kind in ("scores", "spectra") for name in ("demo", "more")),
+        *(picture.format(dataset=name) for picture in PICTURES for name in ("demo", "more")),
     }
     assert planned >= {name for name in bytes_of(folder) if re.search(r"\.(md|csv|svg)$", name)}
