@@ -301,6 +301,12 @@ def _singular(
             f"spectrum: all embeddings of the {num_items} items are zero. "
             f"Check the encoder, or the template and the item text."
         )
+    if view in CENTRED and num_items == 1:
+        raise DataError(
+            "spectrum: the catalogue has one item, of which nothing is left after centring, and "
+            "ranking needs at least two. Use data with more items, or lower preprocess.core of "
+            "this data set."
+        )
     if view in CENTRED and squares[0] <= SAME**2 * energy:
         raise DataError(
             f"spectrum: the embeddings of the {num_items} items are all the same, so nothing is "

@@ -259,16 +259,29 @@ def test_softmax_weights_of_every_query_sum_to_one() -> None:
 
 @pytest.mark.parametrize("scale", ["s1", "si", "none"])
 @pytest.mark.parametrize("constant", [True, False])
-def test_polynomial_equals_a_loop(scale: str, constant: bool) -> None:
-    made = adapter(position_scale=scale, constant=constant)
+@pytest.mark.parametrize("order", [1, 3, 8])
+def test_polynomial_equals_a_loop(order: int, scale: str, constant: bool) -> None:
+    made = adapter(position_scale=scale, constant=constant, order=order)
     first = 0 if constant else 1
     s = spectrum().s.astype(np.float64)
-    a = np.arange(1.0, 5.0)[first:]
+    a = np.arange(1.0, order + 2.0)[first:]
     made.position.data = torch.from_numpy(a).float()
     for i in range(5):
-        value = sum(a[k - first] * (s[i] / s[0]) ** k for k in range(first, 4))
+        value = sum(a[k - first] * (s[i] / s[0]) ** k for k in range(first, order + 1))
         value *= {"s1": s[0], "si": s[i], "none": 1.0}[scale]
         assert math.isclose(float(made.weights().detach()[i]), value, rel_tol=1e-5)
+
+
+def test_without_a_threshold_the_map_is_linear() -> None:
+    """Order 1, lambda = 0: E' = U (Q K^T)^T + U_D diag(s_1 a_0 + a_1 s)."""
+    made = adapter(order=1)
+    made.position.data = torch.tensor([0.5, -2.0])
+    assert made.shrink.item() == 0, "as it starts"
+    spec = spectrum()
+    scores = (made.query @ made.key.T).detach().numpy()
+    weights = 0.5 * spec.s[0] - 2.0 * spec.s[:5]
+    expected = spec.u @ scores.T + spec.u[:, :5] * weights
+    assert np.allclose(made.text().detach()[1:], expected, atol=1e-5)
 
 
 def test_fusions_place_ids_and_text() -> None:

@@ -38,6 +38,8 @@ from tests.stages.bad_training.toys import (
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_catalogue_of_one_item(here: Callable[..., Path], backbone: str) -> None:
     here(items=1, spectrum=False)
+    message = said(run("spectrum", "demo", "hash"))
+    assert "spectrum: the catalogue has one item" in message and "lower preprocess.core" in message
     for method in METHODS if backbone == "sasrec" else FILES:
         message = said(run("train", *cell_of(method, backbone)))
         assert "train: demo: the catalogue has one item, and ranking needs at least two" in message
