@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.errors import DataError
 from pipeline.layers.draws import among
 from pipeline.layouts import Layout, widths
 from pipeline.model import (
@@ -184,7 +185,14 @@ def text_rows(semantic: SemanticEmbeddings, norm: float) -> Tensor:
     """Return the text of all items [N, H], scaled as a whole to this norm on average.
 
     Maps with a bias depend on that size: AlphaFuse multiplies unit vectors by 40.
+    Raises DataError when all rows are zero, which no factor brings to a norm.
     """
     rows = torch.from_numpy(semantic.values[1:])
-    scaled: Tensor = rows * (norm / rows.norm(dim=1).mean())
+    mean = rows.norm(dim=1).mean()
+    if mean == 0:
+        raise DataError(
+            f"train: all embeddings of the {len(rows)} items are zero, or too small for float32. "
+            f"Check the encoder, or the template and the item text."
+        )
+    scaled: Tensor = rows * (norm / mean)
     return scaled

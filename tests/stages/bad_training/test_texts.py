@@ -121,3 +121,14 @@ def test_vectors_of_zeros_among_others(here: Callable[..., Path]) -> None:
     assert not vectors["values"][[4, 8]].any()
     for method in FILES:
         trained(*cell_of(method))
+
+
+def test_vectors_of_nothing_but_zeros_are_not_blamed_on_the_learning_rate(
+    here: Callable[..., Path],
+) -> None:
+    here(title=lambda n: "!?", spectrum=False)
+    assert "are zero" in said(run("spectrum", "demo", "hash"))
+    for method in ("morec", "unisrec", "rlmrec"):
+        message = said(run("train", *cell_of(method)))
+        assert "all embeddings of the 12 items are zero" in message
+        assert "learning_rate" not in message
