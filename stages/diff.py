@@ -30,7 +30,8 @@ def diff(
 
     Positive differences mean that FIRST is higher. p values are of this pair alone, uncorrected.
     """
-    from pipeline.cells import Cell
+    from pipeline import naming
+    from pipeline.cells import NONE, Cell
     from pipeline.errors import ConfigError, near_miss
     from pipeline.evaluation.metrics import SLICES
     from pipeline.evaluation.outcomes import SPLITS, load_grid
@@ -45,6 +46,12 @@ def diff(
             f"Name two cells of {one.dataset}, or two of {two.dataset}."
         )
     run.params.dataset(one.dataset)
+    for cell in (one, two):  # a misspelt name has no ranks either, and no command makes them
+        if cell.encoder != NONE:
+            run.params.encoder(cell.encoder)
+        naming.settings("methods", cell.method, run.params.methods)
+        if cell.trained:
+            naming.settings("backbones", cell.backbone, run.params.backbones)
     a, b = load_grid(run.root, run.params, run.revisions["train"], [one, two])
     rows = compare_two(a, b, run.params.evaluate, split, part)
     content = {

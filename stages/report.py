@@ -121,7 +121,8 @@ def _page(run: Run) -> None:
     for path, text in zip(paths, texts, strict=True):
         write_atomic(path, text.encode(), run.target / TEMPORARY)
     run.say(f"report: {paths[0].absolute().as_uri()}")
-    run.done(paths, f"{len(chapters)} data sets", f"open {paths[0]}", report=str(paths[0]))
+    of = "1 data set" if len(chapters) == 1 else f"{len(chapters)} data sets"
+    run.done(paths, of, f"open {paths[0]}", report=str(paths[0]))
 
 
 def _chapter(run: Run, dataset: str) -> Chapter:

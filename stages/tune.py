@@ -126,7 +126,7 @@ def _finish(run: Run, search: Search, trials: list[Trial], path: Path, write: bo
     left = unwritten(run.params, cell.backbone, chosen.configuration)
     if left and write:
         raise ConfigError(left)
-    merging = _write(run, cell.method, of_method) if write else []
+    changed, merging = _write(run, cell.method, of_method) if write else (False, [])
     following = cell.command if write else f"{_command(search)} --write"
     beside = "".join(f"{cell.backbone} with {k} {_word(v)}, " for k, v in of_backbone.items())
     text = [
@@ -135,7 +135,7 @@ def _finish(run: Run, search: Search, trials: list[Trial], path: Path, write: bo
         f"best: trial {chosen.number} of {len(trials)}, {beside}as a block of `methods`:",
         block(run.params.methods[cell.method], cell.method, of_method),
     ]
-    written = [str(path), str(run.params_path)] if write else [str(path)]
+    written = [str(path), str(run.params_path)] if changed else [str(path)]
     content = {
         "objective": search.objective,
         "trials": [_row(trial) for trial in trials],
@@ -149,18 +149,24 @@ def _finish(run: Run, search: Search, trials: list[Trial], path: Path, write: bo
         run.warn(f"{', '.join(merging)} merge the block of {cell.method} and changed with it.")
     end = left or f"Next: {following}"
     end = "A trial: tracked results stay as they were." if run.out else end
-    run.say(f"wrote {' and '.join(written)}. {end}")
+    same = f"; {run.params_path} holds the choice already" if write and not changed else ""
+    run.say(f"wrote {' and '.join(written)}{same}. {end}")
 
 
-def _write(run: Run, method: str, configuration: Configuration) -> list[str]:
-    """Write the method's choice into params.yaml; return the other methods that change with it."""
+def _write(run: Run, method: str, configuration: Configuration) -> tuple[bool, list[str]]:
+    """Write the method's choice into params.yaml.
+
+    Return whether that changed the file, and the other methods that change with it.
+    """
     from pipeline.files import TEMPORARY, write_atomic
     from pipeline.tuning.write import write
 
     text = run.params_path.read_bytes().decode("utf-8")
     changed, merging = write(text, method, configuration)
+    if changed == text:
+        return False, []
     write_atomic(run.params_path, changed.encode("utf-8"), run.root / TEMPORARY)
-    return merging
+    return True, merging
 
 
 def _command(search: Search) -> str:

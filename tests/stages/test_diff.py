@@ -56,5 +56,18 @@ def test_an_unknown_slice_is_refused_with_a_hint(measured):
 
 
 def test_an_untrained_cell_is_named_with_its_command(measured):
-    with pytest.raises(ArtifactError, match="Run: spectran train demo none sasrec pad"):
-        diff(measured.run("diff"), ONE, "demo/none/sasrec/pad")
+    with pytest.raises(ArtifactError, match="Run: spectran train demo none sasrec id_light"):
+        diff(measured.run("diff"), ONE, "demo/none/sasrec/id_light")
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("demo/none/sasrec/idd", r"methods\.idd: no such block.* Did you mean id\?"),
+        ("demo/none/sasrek/id", r"backbones\.sasrek: no such block.* Did you mean sasrec\?"),
+        ("demo/minilmm/sasrec/svd", r"minilmm.* Did you mean minilm\?"),
+    ],
+)
+def test_a_misspelt_cell_is_no_untrained_one(measured, cell, told):
+    with pytest.raises(ConfigError, match=told):
+        diff(measured.run("diff"), ONE, cell)

@@ -43,6 +43,8 @@ def test_the_choice_is_written_into_the_block_and_nothing_else_changes(project: 
     again = tune(*CELL, "--write")
     assert Path("params.yaml").read_text() == changed, "the same search, the same choice"
     assert "tune trial " not in again.stdout
+    said = " ".join((again.stdout + again.stderr).split())
+    assert f"wrote artifacts/{TUNED}; params.yaml holds the choice already" in said
 
 
 def test_a_variant_is_written_and_its_file_is_not(project: Path) -> None:
