@@ -226,7 +226,8 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
             offset = rest.mean(axis=0)
             matrix, mean = rest - offset, shift + offset
         directions = Directions(np.zeros(width))
-        directions.add(matrix, reciprocal_norms(np.einsum("ij,ij->i", matrix, matrix)))
+        inverse = reciprocal_norms(np.einsum("ij,ij->i", matrix, matrix))
+        directions.add(matrix, inverse)
         values, vectors = _eigh(dsyrk(1.0, matrix.T, trans=1))
         s, kept, spread = _singular(values, cutoff, view, energies[view in UNIT], num_items)
         u = vectors[:, ::-1][:, :kept]
@@ -234,6 +235,7 @@ def _by_items(rows: Rows, views: Sequence[str], cutoff: float, advance: Advance)
         signs = column_signs(v)
         zero = num_items - directions.count if view == "unit" else 0
         left = np.ascontiguousarray(u * signs, np.float32)
+        left[inverse == 0] = 0  # eigenvectors hold rounding there
         bases.append(Basis(view, num_items, mean, s, v * signs, spread, directions, zero, left))
     return bases
 

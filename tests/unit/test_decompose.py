@@ -153,7 +153,7 @@ def test_of_equal_entries_the_first_is_positive() -> None:
 
 
 def test_the_last_bit_does_not_decide_a_sign() -> None:
-    nearly = np.array([[0.5], [-0.5 - 1e-9], [0.5 + 2e-9]])
+    nearly = np.array([[0.5], [-0.5 - 2e-9], [0.5 + 1e-9]])
     assert module.column_signs(nearly).tolist() == [1]
     assert module.column_signs(-nearly).tolist() == [-1]
     assert module.column_signs(np.array([[0.4], [-0.5]])).tolist() == [-1]
@@ -172,12 +172,23 @@ def test_components_below_the_cutoff_are_dropped() -> None:
     assert len(run(x, ("centred",), 0.005)["centred"][0].s) == 3
 
 
-def test_zero_rows_stay_zero_in_the_unit_view() -> None:
-    x = language_like(20, 4)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(("n", "d"), [(30, 6), (5, 8)])
+def test_energy_counts_what_the_cutoff_drops(n: int, d: int, view: str) -> None:
+    x = language_like(n, d)
+    basis, _ = run(x, (view,), 0.1)[view]
+    assert basis.energy == pytest.approx((view_of(x, view) ** 2).sum(), rel=1e-9)
+    assert (basis.s**2).sum() < (1 - 1e-6) * basis.energy, "nothing was dropped"
+
+
+@pytest.mark.parametrize(("n", "d"), [(20, 4), (9, 12)])
+def test_zero_rows_stay_zero_in_views_that_are_not_centred(n: int, d: int) -> None:
+    x = language_like(n, d)
     x[[3, 7]] = 0
-    basis, u = run(x)["unit"]
-    assert basis.zero_rows == 2
-    assert not u[[3, 7]].any()
+    found = run(x)
+    assert found["unit"][0].zero_rows == 2
+    for view in ("unit", "raw"):
+        assert not found[view][1][[3, 7]].any()
 
 
 def test_large_common_offset_does_not_cancel() -> None:
