@@ -184,6 +184,16 @@ def test_several_groups_are_summed(params: Params) -> None:
     assert np.allclose(table(made), one[0] + one[1] + one[2], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_every_layer_of_a_head_starts_within_its_bound(kind: Any) -> None:
+    torch.manual_seed(0)
+    made = whitenrec.head(kind, 400, 100, 0.5)
+    for layer in (m for m in made if isinstance(m, torch.nn.Linear)):
+        bound = 0.5 / layer.in_features**0.5
+        for start in layer.parameters():
+            assert 0.9 * bound < float(start.detach().abs().max()) <= bound
+
+
 def test_groups_that_do_not_divide_the_width_are_refused(params: Params) -> None:
     with pytest.raises(ConfigError, match=r"whitenrec\.groups: 3 does not divide the 8 columns"):
         adapter("whitenrec", params, groups=[3])
@@ -260,6 +270,20 @@ def test_a_start_that_does_not_exist_is_refused(
         llminit.most_varied(DRAWN.rows, np.ones(N), share, width)
 
 
+# ------------------------------------------------------------------------- SVD
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_svd_adds_scaled_coordinates_to_the_ids(params: Params, standardize: bool) -> None:
+    made = adapter("svd", params, view="centred", scale=3.0, standardize=standardize)
+    rows = DRAWN.rows - DRAWN.rows.mean(0)
+    expected = rows @ np.linalg.svd(rows, full_matrices=False)[2][:D].T
+    if standardize:
+        expected /= expected.std(0, ddof=1)
+    text = table(made) - made.id.detach().numpy()[1:]
+    assert np.allclose(text, turned(3 * expected, text), atol=2e-5)
+
+
 # ------------------------------------------------------------------------- AlphaFuse
 
 
@@ -308,6 +332,17 @@ def test_the_threshold_does_not_feel_the_scale_of_the_encoder(params: Params, sc
     assert (
         alphafuse.null_width(config, spectrum, H) == RECORDED["alphafuse"]["threshold"]["nullity"]
     )
+
+
+@pytest.mark.parametrize(("threshold", "width"), [(0.51, 2), (0.45, 1), (0.125, 1)])
+def test_the_threshold_is_met_by_variances_at_or_below_it(
+    params: Params, threshold: float, width: int
+) -> None:
+    """Five rows: variances 16 / 4 and 4 / 4, mean squared norm 20 / 5 + 4; shares 1/2 and 1/8."""
+    mean, s = np.array([2, 0], np.float32), np.array([4, 2], np.float32)
+    spectrum = Spectrum("centred", mean, np.zeros((5, 2), np.float32), s, np.eye(2), "")
+    config = alphafuse.Config(**params.methods["alphafuse"] | {"null_threshold": threshold})
+    assert alphafuse.null_width(config, spectrum, 2) == width
 
 
 def test_a_threshold_without_null_space_is_refused(params: Params) -> None:

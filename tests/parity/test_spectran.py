@@ -141,7 +141,7 @@ def test_lambda_is_clamped_after_a_step() -> None:
 def test_every_dimension_may_have_its_own_lambda() -> None:
     made, one = adapter(thresholds="per_dimension"), adapter()
     levels = [0.0, 0.02, 0.05, 0.1, 10.0]
-    made.shrink.data = torch.tensor(levels)[:, None]
+    made.shrink.data.copy_(torch.tensor(levels)[:, None])
     found = made.attention()
     assert found is not None
     for place, level in enumerate(levels):
@@ -326,8 +326,10 @@ def test_own_rates_of_the_id_part_reach_the_optimiser(params: Any) -> None:
 def test_id_dropout_hides_whole_vectors_in_training_only() -> None:
     made = adapter(id_dropout=0.5)
     torch.manual_seed(0)
-    hidden = (made.train().table() == made.text()).all(1)[1:]
+    table = made.train().table()
+    hidden = (table == made.text()).all(1)[1:]
     assert 0.2 * N < int(hidden.sum()) < 0.8 * N
+    assert torch.equal(table[1:][~hidden], (made.text() + made.id)[1:][~hidden]), "not scaled up"
     assert torch.equal(made.eval().table(), made.text() + made.id)
 
 
@@ -342,8 +344,10 @@ def test_settings_without_any_text_are_refused(inputs: Any, params: Any) -> None
         build(config(attention="none", position="none"), inputs, params)
 
 
-def test_spectral_weights_equal_a_loop() -> None:
-    made = adapter()
+@pytest.mark.parametrize(("fusion", "width"), [("add", 5), ("concat", 10)])
+def test_spectral_weights_equal_a_loop(fusion: str, width: int) -> None:
+    """Over the dimensions of the text part, here five."""
+    made = adapter(width, fusion=fusion)
     attention, weights = made.attention(), made.weights().detach()
     assert attention is not None
     principal = [abs(float(attention.detach()[i, i] + weights[i])) for i in range(5)]
@@ -351,5 +355,5 @@ def test_spectral_weights_equal_a_loop() -> None:
     found = made.measures()
     assert math.isclose(found["principal"], sum(principal) / 5, rel_tol=1e-5)
     assert math.isclose(found["subordinate"], sum(rest) / 5, rel_tol=1e-5)
-    alone = adapter(attention="none", position="identity").measures()
+    alone = adapter(width, fusion=fusion, attention="none", position="identity").measures()
     assert (alone["principal"], alone["subordinate"]) == (1.0, 0.0)

@@ -24,6 +24,7 @@ from pipeline.adapters import text_rows
 from pipeline.backbones import sasrec
 from pipeline.fusion import CrossViews
 from pipeline.layers.draws import handed
+from pipeline.layers.dropout import dropout
 from pipeline.methods import llm_esr, rlmrec, unisrec
 from pipeline.model import Method, Parts, with_padding
 from pipeline.objectives.alignment import Alignment, ItemToText, SoftContrast, TextToItem
@@ -131,6 +132,22 @@ def test_unisrec_noise_and_gradients_equal_the_authors(drawn: Drawn) -> None:
         assert close(found / size, (np.array(recorded[name]) / size).tolist())
 
 
+def test_unisrec_drops_text_before_the_experts_and_not_before_the_gate(drawn: Drawn) -> None:
+    """By hand: the gate's noise is drawn first, then one mask that all experts share."""
+    made = mixture(drawn, 0.5).train()
+    weight, bias, gate, noise = (p.detach() for p in made.parameters())
+    torch.manual_seed(3)
+    found = made(drawn.text())
+    text = drawn.text()
+    torch.manual_seed(3)
+    level = torch.nn.functional.softplus(text @ noise) + made.noise_floor
+    shares = (text @ gate + torch.randn(N, E) * level).softmax(1)
+    left = dropout(text, 0.5, True)
+    assert 0.3 * text.numel() < int((left == 0).sum()) < 0.7 * text.numel()
+    expected = sum(shares[:, k, None] * ((left - bias[k]) @ weight[k].T) for k in range(E))
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_unisrec_starts_as_the_mean_of_its_experts() -> None:
     made = unisrec.Mixture(H, D, settings("unisrec")).eval()
     x = torch.randn(3, H)
@@ -229,6 +246,19 @@ def test_llm_esr_starts_its_ids_at_those_coordinates(drawn: Drawn) -> None:
     signs = np.sign(ids[0]) * np.sign(table[0])
     size = np.sqrt((N - 1) / (N - 1 / D))  # deviation over all entries, not per column
     assert np.allclose(ids * signs * size, table, atol=ROUNDING)
+
+
+def test_llm_esr_may_start_its_ids_with_columns_of_their_own_sizes(drawn: Drawn) -> None:
+    """Then they are the centred rows along the leading directions, but for one factor."""
+    inputs = SimpleNamespace(
+        semantic=drawn.semantic(), spectrum=lambda view: centred(drawn.rows), catalog=range(N)
+    )
+    made = build("llm_esr", inputs, width=2 * D, id_std=0.1, standardize=False)
+    ids = made.model.adapters["id"].weight.detach()[1:].numpy()
+    rows = drawn.rows - drawn.rows.mean(0)
+    expected = rows @ np.linalg.svd(rows, full_matrices=False)[2][:D].T
+    expected *= 0.1 / expected.std(ddof=1)
+    assert np.allclose(ids, expected * np.sign((ids * expected).sum(0)), atol=ROUNDING)
 
 
 def test_llm_esr_cross_attention_equals_the_authors(drawn: Drawn) -> None:

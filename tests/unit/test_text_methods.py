@@ -176,6 +176,27 @@ def test_rlmrec_text_part_is_the_projected_text(params: config.Params, inputs: A
     assert np.allclose(found["item"], inner @ second.T + second_bias, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["con", "gen"])
+def test_rlmrec_settings_reach_its_loss(kind: str, params: config.Params, inputs: Any) -> None:
+    """By hand: three items drawn, a slope of 0.5, the mean of their cosine distances."""
+    made = build("rlmrec", params, inputs, kind=kind, items_per_step=3, negative_slope=0.5)
+    _, term = made.phases[0].objectives["alignment"]
+    first, first_bias, second, second_bias = (p.detach() for p in term.parameters())
+    order = torch.arange(len(inputs.catalog)).flip(0)
+    with torch.no_grad(), handed(lambda what, device: order):
+        table = made.model.tables()["item"].detach()
+        found = term(made.model, BATCH, {"item": table}, {})
+    items = order[:3] + 1
+    text = torch.from_numpy(inputs.semantic.values)
+    text = text * (40 / text[1:].norm(dim=1).mean())
+    x, y = table[items], text[items]
+    given, other = (y, x) if kind == "con" else (x, y)
+    inner = given @ first.T + first_bias
+    made_of_it = torch.where(inner > 0, inner, 0.5 * inner) @ second.T + second_bias
+    cosines = (made_of_it * other).sum(1) / made_of_it.norm(dim=1) / other.norm(dim=1)
+    assert float(found) == pytest.approx(float(1 - cosines.mean()), abs=1e-5)
+
+
 @pytest.mark.parametrize("changes", [{"kind": "gen"}, {"fusion": "concat"}])
 def test_rlmrec_text_part_is_not_in_the_loss(
     changes: dict[str, Any], params: config.Params, inputs: Any
@@ -215,15 +236,16 @@ def test_rlmrec_starts_as_the_original_does(params: config.Params) -> None:
     """Weights fill [-b, b] with b = sqrt(6 / (inputs + outputs)); biases within 1/sqrt(inputs)."""
     settings = naming.settings("methods", "rlmrec_infonce", params.methods)
     assert isinstance(settings, rlmrec.Config)
-    torch.manual_seed(0)
-    made = rlmrec.projector(300, 100, settings)
-    for layer, (inputs, outputs) in ((made[0], (300, 200)), (made[2], (200, 100))):
-        assert layer.weight.shape == (outputs, inputs)
-        bound = (6 / (inputs + outputs)) ** 0.5
-        weight, bias = (p.detach() for p in layer.parameters())
-        assert 0.999 * bound < float(weight.abs().max()) <= bound
-        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.02)
-        assert 0.9 / inputs**0.5 < float(bias.abs().max()) <= 1 / inputs**0.5
+    for gain in (1.0, 0.25):
+        torch.manual_seed(0)
+        made = rlmrec.projector(300, 100, settings.model_copy(update={"init_gain": gain}))
+        for layer, (inputs, outputs) in ((made[0], (300, 200)), (made[2], (200, 100))):
+            assert layer.weight.shape == (outputs, inputs)
+            bound = gain * (6 / (inputs + outputs)) ** 0.5
+            weight, bias = (p.detach() for p in layer.parameters())
+            assert 0.999 * bound < float(weight.abs().max()) <= bound
+            assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+            assert 0.9 * gain / inputs**0.5 < float(bias.abs().max()) <= gain / inputs**0.5
 
 
 @pytest.mark.parametrize(
