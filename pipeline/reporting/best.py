@@ -8,9 +8,13 @@ from typing import Any
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], monitor: str) -> Mapping[str, Any]:
-    """Return the row of CURVES with the best `monitor` value, the first such one."""
+    """Return the row of CURVES with the best `monitor` value, the first such one.
+
+    Of the last phase, whose best state training keeps, whatever an earlier one reached.
+    """
+    found = [row for row in rows if row["name"] == monitor]
     return max(
-        (row for row in rows if row["name"] == monitor),
+        (row for row in found if row["phase"] == found[-1]["phase"]),
         key=lambda row: (row["value"], -row["epoch"]),
     )
 
