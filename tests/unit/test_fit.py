@@ -94,6 +94,35 @@ def test_stops_after_patience_and_keeps_the_best(params: config.Params, inputs: 
     assert values.index(max(values)) + 1 == fitted.best_epoch
 
 
+def test_of_equal_epochs_the_first_is_the_best(params: config.Params, inputs: Any) -> None:
+    """Without steps every epoch is worth the same, so patience runs from the first."""
+    train = params.train.model_copy(
+        update={"max_epochs": 9, "patience": 3, "learning_rate": 0.0, "weight_decay": 0.0}
+    )
+    fitted = fit(method(params, inputs), inputs.sequences, train, 0)
+    values = [v for _, _, name, v in fitted.curves if name == "valid/ndcg@20"]
+    assert len(set(values)) == 1 and len(values) == 1 + 3
+    assert (fitted.best_epoch, fitted.best_value) == (1, values[0])
+
+
+def test_a_later_phase_keeps_its_own_best_though_the_first_was_better(
+    params: config.Params, inputs: Any
+) -> None:
+    made = method(params, inputs)
+    first = made.phases[0]
+    worse = Phase(name="worse", objectives={"ranking": (-1.0, first.objectives["ranking"][1])})
+    both = Method(model=made.model, phases=(first, worse))
+    train = params.train.model_copy(update={"max_epochs": 8, "learning_rate": 0.05})
+    fitted = fit(both, inputs.sequences, train, 0)
+    reached = {
+        phase: [v for _, at, name, v in fitted.curves if (at, name) == (phase, "valid/ndcg@20")]
+        for phase in ("fit", "worse")
+    }
+    assert max(reached["worse"]) < max(reached["fit"])
+    assert fitted.best_value == max(reached["worse"])
+    assert reached["worse"].index(fitted.best_value) + 1 == fitted.best_epoch
+
+
 def test_diverged_loss_stops_the_run(params: config.Params, inputs: Any) -> None:
     made = method(params, inputs)
     made.model.adapters["item"].position.data.fill_(torch.inf)
