@@ -256,6 +256,9 @@ def test_the_interval_over_users_and_seeds_holds_the_mean_as_often_as_it_says():
 def test_seeds_that_differ_less_than_chance_add_nothing():
     values = np.tile(np.random.default_rng(0).normal(size=40), (3, 1))
     assert crossed_interval(values, 0.05) == pytest.approx(interval(values[0], 0.05))
+    values = values + np.random.default_rng(1).normal(size=values.shape)
+    values -= values.mean(axis=1, keepdims=True)  # the seeds' means are equal, their users are not
+    assert crossed_interval(values, 0.05) == pytest.approx(interval(values.mean(axis=0), 0.05))
     assert crossed_interval(values[:1], 0.05) is None
     assert crossed_interval(values[:, :1], 0.05) is None
 
