@@ -19,8 +19,10 @@ from pipeline.objectives.ranking import ranking_loss
 from pipeline.sampling.batches import Batch
 from pipeline.training import fit as fit_module
 from pipeline.training.fit import fit, initialised
+from pipeline.training.parameters import modules_of
 from pipeline.training.progress import Checkpoint, Progress
 from pipeline.training.saved import saved_state
+from pipeline.training.steps import adam
 from tests import composed
 from tests.composed import method
 
@@ -92,6 +94,14 @@ def test_stops_after_patience_and_keeps_the_best(params: config.Params, inputs: 
     values = [v for _, _, name, v in fitted.curves if name == "valid/ndcg@20"]
     assert len(values) == fitted.best_epoch + 2 < 500
     assert values.index(max(values)) + 1 == fitted.best_epoch
+
+
+def test_the_optimiser_takes_all_its_settings(params: config.Params, inputs: Any) -> None:
+    how = {"learning_rate": 0.25, "weight_decay": 0.5, "adam_betas": (0.5, 0.75), "adam_eps": 0.125}
+    train = params.train.model_copy(update=how)
+    modules = modules_of(method(params, inputs, name="id"))
+    (group,) = adam(dict(modules.named_parameters()), modules, train).param_groups
+    assert [group[name] for name in ("lr", "weight_decay", "betas", "eps")] == list(how.values())
 
 
 def test_of_equal_epochs_the_first_is_the_best(params: config.Params, inputs: Any) -> None:
