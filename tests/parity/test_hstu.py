@@ -216,10 +216,13 @@ def test_parameter_count_of_a_block() -> None:
     assert counts["project_out.weight"] + counts["project_out.bias"] == 16_512
 
 
-def test_initial_values_have_the_references_spread() -> None:
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+def test_initial_values_have_the_references_spread(gain: float) -> None:
+    """With gains of one; others are factors of it."""
     torch.manual_seed(0)
-    made = hstu.HSTU(settings(history=200, heads=1, attention_width=128, linear_width=128), 128, 0)
-    deviation = 128**-0.5
+    sizes = {"history": 200, "heads": 1, "attention_width": 128, "linear_width": 128}
+    made = hstu.HSTU(settings(**sizes, position_gain=gain, output_gain=gain), 128, 0)
+    deviation = gain * 128**-0.5
     positions = made.positions.detach()
     assert positions.abs().max() <= 2 * deviation
     # A normal cut at two deviations keeps 0.8796 of its deviation; 25,600 draws: 0.5% off at most.
@@ -227,7 +230,7 @@ def test_initial_values_have_the_references_spread() -> None:
     block = made.blocks[0]
     assert isinstance(block, hstu.Block)
     assert float(block.project_in.detach().std()) == pytest.approx(0.02, rel=0.02)
-    bound = math.sqrt(6 / 256)
+    bound = gain * math.sqrt(6 / 256)
     assert 0.99 * bound < float(block.project_out.weight.detach().abs().max()) <= bound
     assert 0.9 * deviation < float(block.project_out.bias.detach().abs().max()) <= deviation
 
