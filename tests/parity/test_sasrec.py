@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -79,13 +80,17 @@ def test_padding_vectors_change_nothing() -> None:
     assert torch.equal(before[items > 0], after[items > 0])
 
 
-def test_dropout_keeps_the_mean_and_the_share() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_dropout_keeps_the_mean_and_the_share(device: str) -> None:
+    """Masks are drawn in another way on a GPU."""
     from pipeline.layers.dropout import dropout
 
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     torch.manual_seed(0)
-    x = torch.ones(400, 501)  # an odd count: the last 64-bit draw is cut
+    x = torch.ones(400, 501, device=device)  # an odd count: the last 64-bit draw is cut
     y = dropout(x, 0.3, True)
     # 200,400 draws: one deviation of the share is 0.001
     assert abs(float((y == 0).double().mean()) - 0.3) < 0.006
-    assert torch.allclose(y[y > 0], torch.tensor(1 / 0.7))
+    assert torch.allclose(y[y > 0], torch.tensor(1 / 0.7, device=device))
     assert dropout(x, 0.3, False) is x
