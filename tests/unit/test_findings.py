@@ -192,6 +192,16 @@ def test_simple_methods_that_reach_cleverer_ones_are_named() -> None:
     assert not [x for x in say(metrics("all", 46, id=0.1), [], []) if "clever" in x]
 
 
+def test_variants_of_a_simple_method_are_simple(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("llminit_var", "svdx"):
+        monkeypatch.setitem(CELLS, name, ("minilm", "sasrec"))
+    rows = metrics("all", 46, id=0.01, morec=0.1, llminit_var=0.3, svdx=0.2)
+    assert (
+        "Simple against clever, by the mean of NDCG@20: llminit_var is at least as high as morec "
+        "and svdx."
+    ) in say(rows, [], [])
+
+
 def test_many_methods_are_counted_instead_of_named(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [f"text_{place}" for place in range(LISTED + 1)]
     for name in many:
@@ -239,6 +249,27 @@ def test_controls_are_no_text_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said[3] == "No simpler method reaches a cleverer text method in mean NDCG@20."
     told = findings(Numbers("shop", rows, tests, 0.05))
     assert "control" in told[1] and "svd is at least as high as morec" in told[3]
+
+
+def test_controls_are_not_told_against_models_without_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CELLS, "control", ("permuted", "sasrec"))
+    rows = metrics("all", 46, id=0.1, id_softmax=0.2, morec=0.3, control=0.25)
+    tests = [compare(name, "id_softmax", "plain", 0.1, 0.01) for name in ("morec", "control")]
+    (told,) = (
+        sentence
+        for sentence in findings(Numbers("shop", rows, tests, 0.05, {"permuted"}))
+        if sentence.startswith("Against id_softmax")
+    )
+    assert told.endswith(": morec beats it.")
+
+
+def test_a_p_value_at_the_level_tells_nothing() -> None:
+    for p, told in ((0.05, "unclear"), (0.0499, "above")):
+        tests = [compare("morec", "id", "id", 0.1, p)]
+        (row,) = Numbers("shop", ALL, tests, 0.05).tests("ndcg", 20)
+        assert row["verdict"] == told
 
 
 def test_unseen_targets_come_with_their_interval() -> None:
