@@ -113,6 +113,9 @@ def test_an_epoch_visits_every_window_once_with_fresh_negatives() -> None:
     assert [len(b.targets) for b in batches] == [4, 4, 2]
     assert all(set(b.negatives.flatten().tolist()) == {2, 4} for b in batches)
     assert not torch.equal(batches[0].negatives, batches[1].negatives)
+    again = generator(0, "negatives")  # the order takes nothing from it
+    for batch in batches:
+        assert torch.equal(batch.negatives, pool.draw(len(batch.targets), 50, again))
 
 
 def timed(lengths: list[int]) -> Sequences:
