@@ -104,6 +104,15 @@ def test_the_optimiser_takes_all_its_settings(params: config.Params, inputs: Any
     assert [group[name] for name in ("lr", "weight_decay", "betas", "eps")] == list(how.values())
 
 
+def test_weight_decay_is_part_of_the_gradient(params: config.Params) -> None:
+    """By hand: Adam divides it by its own size, so that a small one takes a whole step too."""
+    how = {"learning_rate": 0.01, "weight_decay": 1e-6, "adam_eps": 1e-8}
+    value = nn.Parameter(torch.ones(3))
+    value.grad = torch.zeros(3)
+    adam({"value": value}, nn.ModuleDict(), params.train.model_copy(update=how)).step()
+    assert value.tolist() == pytest.approx([1 - 0.01 * 1e-6 / (1e-6 + 1e-8)] * 3, abs=1e-6)
+
+
 def test_of_equal_epochs_the_first_is_the_best(params: config.Params, inputs: Any) -> None:
     """Without steps every epoch is worth the same, so patience runs from the first."""
     train = params.train.model_copy(
