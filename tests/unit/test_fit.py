@@ -16,12 +16,13 @@ from pipeline.adapters import IdTable
 from pipeline.errors import ConfigError, DataError
 from pipeline.model import Method, Objective, Parts, Phase, SeqModel, Views, single
 from pipeline.objectives.ranking import ranking_loss
-from pipeline.sampling.batches import Batch
+from pipeline.sampling.batches import Batch, History
 from pipeline.training import fit as fit_module
 from pipeline.training.fit import fit, initialised
 from pipeline.training.parameters import modules_of
 from pipeline.training.progress import Checkpoint, Progress
 from pipeline.training.saved import saved_state
+from pipeline.training.setting import Setting
 from pipeline.training.steps import adam
 from tests import composed
 from tests.composed import method
@@ -102,6 +103,47 @@ def test_the_optimiser_takes_all_its_settings(params: config.Params, inputs: Any
     modules = modules_of(method(params, inputs, name="id"))
     (group,) = adam(dict(modules.named_parameters()), modules, train).param_groups
     assert [group[name] for name in ("lr", "weight_decay", "betas", "eps")] == list(how.values())
+
+
+@pytest.mark.parametrize(("k", "ranking"), [(4, "cosine"), (15, "dot")])
+def test_early_stopping_watches_ndcg_at_its_own_cut_off(
+    k: int, ranking: str, params: config.Params, inputs: Any
+) -> None:
+    """By loops over the validation users, scored as in ranking; no scores are equal here."""
+    train = params.train.model_copy(update={"monitor_k": k, "ranking": ranking})
+    assert train.loss.similarity == "cosine"
+    made, data = method(params, inputs, dropout=0.0), inputs.sequences
+    model = made.model.eval()
+    gains = []
+    with torch.no_grad():
+        for user in range(data.num_users):
+            if data.valid_at[user] < 0:
+                continue
+            events = data.items[data.offsets[user] : data.offsets[user] + data.valid_at[user] + 1]
+            history = ([0] * composed.LENGTH + events[:-1].tolist())[-composed.LENGTH :]
+            scores = model.ranker(train.ranking)(History(torch.tensor([history])))[0]
+            rank = 1 + int((scores > scores[events[-1] - 1]).sum())
+            gains.append(1 / np.log2(1 + rank) if rank <= k else 0.0)
+        found = Setting.of(made, data, train, "cpu").validate(model)
+    assert 0 < found == pytest.approx(np.mean(gains))
+
+
+@pytest.mark.parametrize("other", [(1, "fit", 1), (0, "again", 1), (0, "fit", 2)])
+def test_seed_phase_and_epoch_each_change_order_negatives_and_masks(
+    other: tuple[int, str, int], params: config.Params, inputs: Any
+) -> None:
+    made = method(params, inputs, backbone="bert4rec")
+    setting = Setting.of(made, inputs.sequences, params.train, "cpu")
+
+    def drawn(seed: int, phase: str, epoch: int) -> list[Tensor]:
+        batches = list(setting.batches(made.model, seed, phase, epoch))
+        masks = [b.history.masked for b in batches if b.history.masked is not None]
+        events = [b.history.items + b.targets for b in batches]
+        return [torch.cat(p) for p in (events, masks, [b.negatives for b in batches])]
+
+    first = drawn(0, "fit", 1)
+    assert all(torch.equal(*pair) for pair in zip(first, drawn(0, "fit", 1), strict=True))
+    assert not any(torch.equal(*pair) for pair in zip(first, drawn(*other), strict=True))
 
 
 def test_weight_decay_is_part_of_the_gradient(params: config.Params) -> None:
