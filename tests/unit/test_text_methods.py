@@ -317,15 +317,16 @@ def test_llm_esr_scores_are_the_sum_of_both_cosines(params: config.Params, input
 
 def test_llm_esr_contrasts_text_with_ids_in_this_order(params: config.Params, inputs: Any) -> None:
     """The soft targets make the loss differ when the views are swapped."""
-    made = build("llm_esr", params, inputs)
-    _, term = made.phases[0].objectives["alignment"]
+    made = build("llm_esr", params, inputs, temperature=0.5, weight=0.25)
+    weight, term = made.phases[0].objectives["alignment"]
     with torch.no_grad():
         tables = made.model.tables()
         found, right, swapped = (
             float(one(made.model, BATCH, tables, {}))
-            for one in (term, SoftContrast("text", "id", 1.0), SoftContrast("id", "text", 1.0))
+            for one in (term, SoftContrast("text", "id", 0.5), SoftContrast("id", "text", 0.5))
         )
     assert found == right != swapped
+    assert weight == 0.25
 
 
 def test_llm_esr_reads_both_mixed_views_by_one_backbone(params: config.Params, inputs: Any) -> None:
