@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,8 +30,10 @@ def batches(made: Method, params: config.Params, inputs: Any) -> list[Any]:
     return list(setting.batches(made.model, 0, "fit", 1))
 
 
-@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu"])
+@pytest.mark.parametrize("backbone", ["sasrec", "bert4rec", "hstu_times"])
 def test_places_lead_back_to_the_items(backbone: str, params: config.Params, inputs: Any) -> None:
+    data = inputs.sequences
+    inputs.sequences = replace(data, times=np.arange(len(data.items)))
     made = method(params, inputs, backbone=backbone)
     for batch in batches(made, params, inputs):
         items, placed = select(batch)
@@ -38,6 +42,8 @@ def test_places_lead_back_to_the_items(backbone: str, params: config.Params, inp
         assert torch.equal(items[placed.targets], batch.targets)
         assert torch.equal(items[placed.negatives], batch.negatives)
         assert placed.history.masked is batch.history.masked
+        assert placed.history.times is batch.history.times
+        assert (batch.history.times is None) == (backbone != "hstu_times")
         assert torch.equal(placed.history.real, batch.history.real)
 
 
