@@ -14,6 +14,7 @@ import pytest
 from pipeline import artifacts, naming
 from pipeline.cells import cells
 from pipeline.params import load
+from pipeline.reporting import published
 from stages.run import Run
 
 TREE = Path(__file__).resolve().parents[2]
@@ -275,3 +276,12 @@ def tree(tmp_path: Path) -> Path:
     for name in ("pipeline", "stages"):
         (tmp_path / name).symlink_to(TREE / name)
     return tmp_path
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let the paper report the demo data as it does Toys, LLMInit by the demo's own cell."""
+    text = published.REFERENCE.read_text().replace("toys:", "demo:")
+    reference = tmp_path / "reference.yaml"
+    reference.write_text(text.replace("llminit_var:", "llminit:"))
+    monkeypatch.setattr(published, "REFERENCE", reference)

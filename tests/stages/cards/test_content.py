@@ -62,12 +62,7 @@ def test_a_card_tells_minutes_protocol_and_tests(card):
     assert "unseen" in text
 
 
-def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tmp_path):
-    from pipeline.reporting import published
-
-    reference = tmp_path / "reference.yaml"
-    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(published, "REFERENCE", reference)
+def test_the_paper_stands_beside_a_data_set_it_reports(measured, reported, monkeypatch):
     report(measured.run("report", quiet=True), ["demo"], "tiny", True)
     text = (measured.root / "report/cards/tiny/card.md").read_text()
     assert "| paper, SASRec Base (SpecTran Table 2) | .0246 | .0281 | .0482 | .0626 | - |" in text
@@ -93,14 +88,7 @@ def test_the_paper_stands_beside_a_data_set_it_reports(measured, monkeypatch, tm
     assert after == before, "a card keeps the published values it was gathered with"
 
 
-def test_a_variant_of_a_backbone_is_compared_with_the_order_for_its_backbone(
-    measured, monkeypatch, tmp_path
-):
-    from pipeline.reporting import published
-
-    reference = tmp_path / "reference.yaml"
-    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(published, "REFERENCE", reference)
+def test_a_variant_of_a_backbone_is_compared_with_the_order_for_its_backbone(measured, reported):
     text = measured.params_path.read_text()
     assert "\n  sasrec_catalogue:" in text and "backbone: [sasrec]" in text
     text = text.replace("backbone: [sasrec]", "backbone: [sasrec_twin]")
@@ -115,12 +103,7 @@ def test_a_variant_of_a_backbone_is_compared_with_the_order_for_its_backbone(
     assert "SASRec Base" not in (folder / "card.md").read_text(), "a value is of its backbone only"
 
 
-def test_encoders_on_changed_text_have_no_orderings(measured, monkeypatch, tmp_path):
-    from pipeline.reporting import published
-
-    reference = tmp_path / "reference.yaml"
-    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(published, "REFERENCE", reference)
+def test_encoders_on_changed_text_have_no_orderings(measured, reported):
     text = measured.params_path.read_text()
     assert text.count("\n    transform: null\n") >= 1
     measured.params_path.write_text(

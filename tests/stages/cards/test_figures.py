@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from pipeline.reporting import published
 from stages.report import report
 from tests.stages.cards.gathering import gather
 from tests.stages.report.tables import naive_ndcg
@@ -27,11 +26,8 @@ def changed_grid(measured, **groups):
 
 
 @pytest.fixture
-def ablated(measured, monkeypatch, tmp_path):
+def ablated(measured, reported):
     """Two variants of spectran on a data set that the paper is said to report."""
-    reference = tmp_path / "reference.yaml"
-    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(published, "REFERENCE", reference)
     names = ["spectran_sigma", "spectran_identity"]
     changed_grid(
         measured, ablation={"encoder": ["minilm"], "backbone": ["sasrec"], "method": names}

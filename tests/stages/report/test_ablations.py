@@ -10,18 +10,14 @@ import yaml
 
 from pipeline import artifacts
 from pipeline.errors import ArtifactError
-from pipeline.reporting import published
 from stages.evaluate import evaluate
 from stages.report import report
 from tests.stages.report.tables import naive_ndcg, read
 
 
 @pytest.fixture
-def ablated(measured, monkeypatch, tmp_path):
+def ablated(measured, reported):
     """Two variants of spectran on a data set that the paper is said to report."""
-    reference = tmp_path / "reference.yaml"
-    reference.write_text(published.REFERENCE.read_text().replace("toys:", "demo:"))
-    monkeypatch.setattr(published, "REFERENCE", reference)
     content = yaml.safe_load(measured.params_path.read_text())
     content["grid"]["ablation"] = {
         "encoder": ["minilm"], "backbone": ["sasrec"],
