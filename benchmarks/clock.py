@@ -52,6 +52,9 @@ def one_more_epoch() -> Checkpoint:
         def load(self) -> Progress | None:
             return self.progress
 
+        def due(self) -> bool:
+            return True
+
         def save(self, progress: Progress) -> None:
             self.progress = progress
 

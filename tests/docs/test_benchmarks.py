@@ -1,4 +1,4 @@
-"""Every benchmark tells how it is used, from wherever it is started."""
+"""Every benchmark tells how it is used, from wherever it is started, and times what it says."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from pipeline import config
+from pipeline.training.fit import fit
+from tests.composed import method
 
 SCRIPTS = sorted(
     path for path in Path("benchmarks").glob("*.py") if '__name__ == "__main__"' in path.read_text()
@@ -46,3 +51,24 @@ def test_costs_are_told_of_every_method(tiny_root: Path) -> None:
     # 24 items and padding, 8 wide.
     assert int(rows["id"]["method_parameters"]) == 25 * 8
     assert rows["id"]["backbone_parameters"] == rows["spectran"]["backbone_parameters"]
+
+
+def test_every_call_trains_one_more_epoch(
+    params: config.Params, inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the first epochs are trained anew in every round, and rounds do not alternate."""
+    monkeypatch.syspath_prepend("benchmarks")
+    from clock import Clock, one_more_epoch  # type: ignore[import-not-found]
+
+    made, memory, clock, trained = method(params, inputs), one_more_epoch(), Clock(), []
+
+    def log(event: str, **numbers: Any) -> None:
+        clock.log(event, **numbers)
+        if event == "epoch":
+            trained.append(numbers["epoch"])
+
+    for number in (1, 2, 3):
+        train = params.train.model_copy(update={"max_epochs": number, "patience": number + 1})
+        fit(made, inputs.sequences, train, 0, checkpoint=memory, log=log, advance=clock.advance)
+    assert trained == [1, 2, 3]
+    assert len(clock.whole) == len(clock.steps) == 3
