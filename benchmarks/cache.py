@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--queries", type=int, default=12_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="where a temporary one is made")
     parser.add_argument("--part", choices=["make", "look_up"])
     arguments = parser.parse_args()
     rows, width = arguments.rows, arguments.width
@@ -119,6 +119,8 @@ def main() -> int:
         print(json.dumps(look_up(arguments.folder, width)))
         return 0
     worst = 0.0
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         made = child("make", arguments, folder)["seconds"]

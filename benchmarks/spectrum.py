@@ -20,9 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,9 +117,9 @@ def products(items: int, width: int, views: int) -> dict[str, float]:
     }
 
 
-def child(kind: str, arguments: argparse.Namespace) -> dict[str, float]:
+def child(kind: str, arguments: argparse.Namespace, folder: str) -> dict[str, float]:
     """Run one part in a process of its own, so that its peak memory is its own."""
-    command = [sys.executable, __file__, "--part", kind, "--folder", str(arguments.folder)]
+    command = [sys.executable, __file__, "--part", kind, "--folder", folder]
     command += ["--items", str(arguments.items), "--width", str(arguments.width)]
     command += ["--views", arguments.views]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
@@ -134,7 +134,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--views", default="unit")
     parser.add_argument("--rounds", type=int, default=1, help="alternated pairs; the median counts")
-    parser.add_argument("--folder", type=Path, default=Path("scratch/bench-spectrum"))
+    parser.add_argument(
+        "--folder", type=Path, default=Path("scratch"), help="where a temporary one is made"
+    )
     parser.add_argument("--part", choices=["make", "whole", "products"])
     arguments = parser.parse_args()
     views = arguments.views.split(",")
@@ -148,13 +150,14 @@ def main() -> None:
             found = products(arguments.items, arguments.width, len(views))
         print(json.dumps({**found, "peak_gb": peak_bytes() / 1e9}))
         return
-    try:
-        child("make", arguments)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        child("make", arguments, folder)
         ratios: list[float] = []
         symmetric: list[float] = []
         for _ in range(arguments.rounds):
             load = os.getloadavg()[0]
-            bare, own = child("products", arguments), child("whole", arguments)
+            bare, own = child("products", arguments, folder), child("whole", arguments, folder)
             ratios.append(own["seconds"] / bare["seconds"])
             symmetric.append(own["seconds"] / bare["symmetric_seconds"])
             print(f"load {load:.1f}  products {rounded(bare)}")
@@ -163,11 +166,9 @@ def main() -> None:
                 f" (symmetric {own['seconds'] / bare['symmetric_seconds']:.2f})",
                 flush=True,
             )
-        shape = f"{arguments.items:,} x {arguments.width:,}, views {arguments.views}"
-        both = f"{np.median(ratios):.2f}x its bare products, {np.median(symmetric):.2f}x symmetric"
-        print(f"{shape}: {both}, peak {own['peak_gb']:.2f} GB")
-    finally:
-        shutil.rmtree(arguments.folder, ignore_errors=True)
+    shape = f"{arguments.items:,} x {arguments.width:,}, views {arguments.views}"
+    both = f"{np.median(ratios):.2f}x its bare products, {np.median(symmetric):.2f}x symmetric"
+    print(f"{shape}: {both}, peak {own['peak_gb']:.2f} GB")
 
 
 def rounded(numbers: dict[str, float]) -> str:
