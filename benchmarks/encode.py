@@ -236,7 +236,7 @@ def model(arguments: argparse.Namespace) -> int:
             vocab_size=min(vocabulary, 30000), special_tokens=["<unk>", "<eos>"]
         )
         trained.train_from_iterator(texts, trainer)
-        PreTrainedTokenizerFast(
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=trained, unk_token="<unk>", eos_token="<eos>"
         ).save_pretrained(folder)
         spec = Transformers(

@@ -91,7 +91,7 @@ def in_processes(arguments: argparse.Namespace) -> float:
     """Return the seconds of an epoch of all seeds, each in a process of its own."""
     from pipeline.training.side_by_side import side_by_side
 
-    took = []
+    took: list[float] = []
 
     def log(event: str, **numbers: Any) -> None:
         if event == "epoch" and numbers["epoch"] > 1:
@@ -99,7 +99,8 @@ def in_processes(arguments: argparse.Namespace) -> float:
 
     jobs = {seed: partial(one_seed, arguments, seed) for seed in range(arguments.seeds)}
     side_by_side(jobs, arguments.processes, log=log, advance=lambda n: None)
-    return statistics.median(took) * math.ceil(arguments.seeds / arguments.processes)
+    turns: int = math.ceil(arguments.seeds / arguments.processes)
+    return statistics.median(took) * turns
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -140,7 +141,7 @@ def compare(arguments: argparse.Namespace) -> int:
         return clock
 
     for number in range(arguments.rounds):
-        load = os.getloadavg()[0]
+        load_before = os.getloadavg()[0]
         clocks = {"one seed": alone(range(1)), "together": stacked()}
         clocks["one after another"] = alone(range(arguments.seeds))
         found = {name: clock.medians[0] for name, clock in clocks.items()}
@@ -150,10 +151,11 @@ def compare(arguments: argparse.Namespace) -> int:
             found["side by side"] = in_processes(arguments)
         for name, took in found.items():
             seconds.setdefault(name, []).append(took)
-        took = ", ".join(f"{name} {value:.3f} s" for name, value in found.items())
+        told = ", ".join(f"{name} {value:.3f} s" for name, value in found.items())
         first = clocks["together"].first
         print(
-            f"round {number + 1} load {load:.1f}: {took}; first epoch together {first:.3f} s",
+            f"round {number + 1} load {load_before:.1f}: {told}; "
+            f"first epoch together {first:.3f} s",
             flush=True,
         )
     base = statistics.median(seconds["one seed"])
