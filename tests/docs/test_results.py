@@ -97,6 +97,25 @@ def test_users_and_the_highest_number_are_those_of_the_card(column: Column) -> N
     assert bold == [max(shown, key=lambda method: float(known[method]["mean"]))]
 
 
+ORDERED = re.compile(r"\[[^]]+\]\((\w+)/card\.md\), (\d+) pairs")
+
+
+def test_orderings_are_those_of_the_cards() -> None:
+    part = FILES[1].read_text().split("## The paper's orderings")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| [")]
+    assert len(rows) >= 10
+    for first, *shown in rows:
+        match = ORDERED.fullmatch(first)
+        assert match, first
+        card = FILES[1].parent / match[1]
+        with (card / "orderings.csv").open(newline="") as file:
+            found = [row["verdict"] for row in csv.DictReader(file)]
+        told = re.search(r"Kendall's tau [^:]+: (-?)0(\.\d+)\.", (card / "card.md").read_text())
+        assert told and len(found) == int(match[2])
+        verdicts = [str(found.count(name)) for name in ("holds", "reversed", "not told")]
+        assert shown == [*verdicts, told[1] + told[2]], match[1]
+
+
 SPECTRA = "## Spectra"
 SPECTRUM = re.compile(r"(\d+) to (\d+), (\d+)%")
 
