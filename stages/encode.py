@@ -28,6 +28,10 @@ LOG_SECONDS = 30.0
 """Between two lines about progress in the log."""
 WINDOW_BYTES = 200_000_000
 """Texts of one window with their hashes and token ids, and a chunk of rows."""
+NO_MODEL = ("hash", "openai", "vectors")
+"""Engines that compute nothing on a device."""
+THREADED = ("sbert", "transformers")
+"""Engines whose model runs with --threads."""
 
 
 @command(
@@ -83,6 +87,19 @@ def _fits(run: Run, spec: AnyEncoder, workers: int) -> None:
         raise ConfigError(
             f"--device {run.device}: vLLM takes the GPUs it sees. Leave --device out; "
             f"CUDA_VISIBLE_DEVICES chooses which these are."
+        )
+    if spec.engine in NO_MODEL and run.device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"--device {run.device}: the engine {spec.engine} runs no model here. Leave it out."
+        )
+    if run.threads is not None and spec.engine not in THREADED:
+        raise ConfigError(
+            f"--threads {run.threads}: the engine {spec.engine} does not heed it. Leave it out."
+        )
+    if workers and run.device not in ("auto", "cpu", "cuda", "cuda:0"):
+        raise ConfigError(
+            f"--device {run.device}: with --workers every engine has the GPU that Ray gives it. "
+            f"Leave --device out; CUDA_VISIBLE_DEVICES chooses which GPUs Ray has."
         )
 
 

@@ -82,6 +82,12 @@ def test_a_decoder_is_encoded_and_its_second_run_loads_nothing(
         ("text_embedding_3_small", {"workers": 2}, "requests_per_minute for itself"),
         ("own", {"workers": 2}, "made elsewhere are not encoded"),
         ("qwen3_8b", {"device": "cpu"}, "CUDA_VISIBLE_DEVICES"),
+        ("hash", {"device": "cuda:0"}, "hash runs no model here"),
+        ("text_embedding_3_small", {"device": "gpu"}, "openai runs no model here"),
+        ("own", {"device": "cuda:0"}, "vectors runs no model here"),
+        ("hash", {"threads": 2}, "hash does not heed it"),
+        ("qwen3_8b", {"threads": 2}, "vllm does not heed it"),
+        ("minilm", {"device": "cuda:1", "workers": 2}, "the GPU that Ray gives it"),
     ],
 )
 def test_options_that_an_engine_does_not_heed_are_refused(
