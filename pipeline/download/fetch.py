@@ -2,7 +2,8 @@
 
 Bytes collect in `<folder>/.parts/NAME` and get their final name only after size, kind and SHA-256
 were checked. A checksum that the publisher does not give is recorded at the first download in
-`registry.txt`; later downloads on this machine must match it.
+`registry.txt`, with the location; later downloads on this machine must match it, and a file whose
+location was changed since then is fetched again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pipeline.config import Download
 from pipeline.download.transfer import Meter, Transfer, discard, have
@@ -38,6 +39,20 @@ class Wanted:
     sha256: str | None
     """From the publisher; None takes the one recorded before, or records it."""
     size_bytes: int | None
+    publisher: str | None = None
+    """Official location, where `url` is a mirror's."""
+
+    @property
+    def official(self) -> str:
+        """Where the publisher has it."""
+        return self.publisher or self.url
+
+
+class _Recorded(NamedTuple):
+    """What an earlier download found."""
+
+    sha256: str
+    official: str | None = None
 
 
 class Mismatch(Exception):
@@ -62,8 +77,11 @@ class Fetcher:
         """
         target = self.folder / wanted.name
         part = self.folder / PARTS / wanted.name
-        known = wanted.sha256 or self._registry().get(wanted.name)
-        if force or known is None:  # without a record, bytes cannot be told from damaged ones
+        recorded = self._registry().get(wanted.name)
+        known = wanted.sha256 or (recorded.sha256 if recorded else None)
+        moved = recorded is not None and recorded.official not in (None, wanted.official)
+        # Without a record, bytes cannot be told from damaged ones.
+        if force or known is None or (moved and wanted.sha256 is None):
             target.unlink(missing_ok=True)
         resumed = have(part) > 0
         try:
@@ -87,8 +105,8 @@ class Fetcher:
             meter = Meter(self.advance)
             Transfer(url, part, wanted.size_bytes, self.settings, meter, self.sleep).collect()
             digest = self._inspect(part, wanted, known)
-            if known is None:
-                self._record(wanted.name, digest)
+            if wanted.sha256 is None:
+                self._record(wanted, digest)
             part.replace(output)
             discard(part)
 
@@ -121,25 +139,31 @@ class Fetcher:
         if wanted.sha256 is None and wanted.name in self._registry():
             cure = (
                 f"The checksum is that of an earlier download; if the publisher changed the file "
-                f"on purpose, delete its line in {self.folder / REGISTRY}."
+                f"on purpose, or you mean another, delete its line in {self.folder / REGISTRY}."
             )
         else:
             cure = "Check the location in params.yaml, or set download.mirror to a copy."
         return DataError(f"{wanted.url}: the file {error}. Nothing was kept. {cure}")
 
-    def _registry(self) -> dict[str, str]:
-        """Return the recorded checksums: lines `NAME SHA256`, the form Pooch reads."""
+    def _registry(self) -> dict[str, _Recorded]:
+        """Return what was recorded: lines `NAME SHA256 LOCATION`, the form Pooch reads.
+
+        Versions before did not write the location.
+        """
         try:
             lines = (self.folder / REGISTRY).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return {}
-        pairs = (line.split() for line in lines)
-        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+        words = (line.split(maxsplit=2) for line in lines)
+        return {word[0]: _Recorded(*word[1:]) for word in words if len(word) > 1}
 
-    def _record(self, name: str, digest: str) -> None:
-        lines = sorted((self._registry() | {name: digest}).items())
-        text = "".join(f"{key} {value}\n" for key, value in lines)
-        write_atomic(self.folder / REGISTRY, text.encode())
+    def _record(self, wanted: Wanted, digest: str) -> None:
+        found = self._registry() | {wanted.name: _Recorded(digest, wanted.official)}
+        lines = (
+            " ".join(filter(None, (name, one.sha256, one.official)))
+            for name, one in sorted(found.items())
+        )
+        write_atomic(self.folder / REGISTRY, "".join(f"{line}\n" for line in lines).encode())
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _wanted(dataset: str, origin: Web, settings: Download, base: Path) -> list[W
     if mirror is None:
         return list(found.values())
     place = mirror.rstrip("/") if "://" in mirror else str(expand(mirror, base))
-    return [replace(w, url=f"{place}/{dataset}/{w.name}") for w in found.values()]
+    return [replace(w, url=f"{place}/{dataset}/{w.name}", publisher=w.url) for w in found.values()]
 
 
 def file_name(url: str) -> str:

@@ -133,6 +133,40 @@ def test_web_files_arrive_with_their_origin(tmp_path: Path, capsys: Any) -> None
     download(run(params), "own")  # from the cache: the server is gone
 
 
+def test_a_changed_location_is_asked_though_the_name_is_the_same(tmp_path: Path) -> None:
+    for place, content in (("old", b"reviews"), ("moved", b"reviews"), ("other", b"others")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "r.json").write_bytes(content)
+    (tmp_path / "m.json").write_bytes(b"metadata")
+    with served(tmp_path) as url:
+
+        def fetched(place: str) -> dict[str, Any]:
+            origin = web(remote(f"{url}/{place}/r.json"), remote(f"{url}/m.json"))
+            download(run(project(tmp_path, origin)), "own")
+            return dict(manifest(tmp_path)["files"]["reviews"])
+
+        first = fetched("old")
+        assert fetched("moved") == first | {"origin": f"{url}/moved/r.json"}
+        with pytest.raises(DataError, match=r"you mean another, delete its line in .*registry"):
+            fetched("other")
+        registry = tmp_path / ".cache/raw/own/registry.txt"
+        registry.write_text("".join(x for x in registry.open() if not x.startswith("r.json")))
+        assert fetched("other")["sha256"] == hashlib.sha256(b"others").hexdigest()
+
+
+def test_a_location_recorded_without_its_place_is_taken(tmp_path: Path) -> None:
+    """As versions before did, for which a file would else be fetched again at once."""
+    for name in ("r.json", "m.json"):
+        (tmp_path / name).write_bytes(b"reviews")
+    with served(tmp_path) as url:
+        params = project(tmp_path, web(remote(f"{url}/r.json"), remote(f"{url}/m.json")))
+        download(run(params), "own")
+    registry = tmp_path / ".cache/raw/own/registry.txt"
+    lines = [line.split() for line in registry.read_text().splitlines()]
+    registry.write_text("".join(f"{name} {digest}\n" for name, digest, _ in lines))
+    download(run(params), "own")  # the server is gone
+
+
 def test_two_roles_share_one_archive(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

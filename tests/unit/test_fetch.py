@@ -270,7 +270,7 @@ def test_whole_part_left_by_a_kill_is_taken(tmp_path: Path) -> None:
 def test_first_checksum_is_recorded_and_later_downloads_must_match(tmp_path: Path) -> None:
     with serving(Server()) as server:
         fetcher(tmp_path).fetch(wanted(server, sha256=None))
-        assert (tmp_path / REGISTRY).read_text() == f"{NAME} {SHA}\n"
+        assert (tmp_path / REGISTRY).read_text() == f"{NAME} {SHA} {server.url}\n"
         server.body = gzip.compress(b"another")
         fetcher(tmp_path).fetch(wanted(server, sha256=None))  # in the cache: no request
         assert len(server.asked) == 1
