@@ -87,6 +87,15 @@ class Source(Strict):
             raise ValueError("columns belong to format `table`, and only to it")
         return self
 
+    @model_validator(mode="after")
+    def _unit_has_times(self) -> Source:
+        if self.time_unit is not None:
+            if self.columns is None:
+                raise ValueError(f"format `{self.format}` fixes the unit: write time_unit: null")
+            if self.columns.time is None and self.columns.position is not None:
+                raise ValueError("no column holds times: write time_unit: null, or name one")
+        return self
+
 
 class Split(Strict):
     """Which events train, validate and test."""

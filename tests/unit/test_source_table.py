@@ -277,6 +277,7 @@ def test_times_in_another_unit_are_refused(
             r"source.columns.item_id: .*items.csv has no column x",
         ),
         (LOG_CSV, {"time": None}, ConfigError, "time and position are both null"),
+        (LOG_CSV, {"time": None, "position": "t"}, ConfigError, "no column holds times"),
         (LOG_CSV, {"unit": None}, ConfigError, "time_unit: null, but t in log.csv holds numbers"),
         ("u,i,t\n1,a,2020-01-01\n", {}, ConfigError, "time_unit: s, but t .* which have no unit"),
         (
@@ -319,3 +320,9 @@ def test_column_of_an_impossible_type_is_refused(tmp_path: Path) -> None:
     files = {"interactions": tmp_path / "log.parquet", "items": tmp_path / "items.csv"}
     with pytest.raises(ConfigError, match=r"column u \(user\) is Boolean. Allowed: text or whole"):
         read(files, source())
+
+
+def test_a_unit_is_refused_where_the_format_fixes_it() -> None:
+    values = source().model_dump() | {"format": "amazon2014", "columns": None, "time_unit": "ms"}
+    with pytest.raises(ConfigError, match="format `amazon2014` fixes the unit"):
+        build(Source, values, "test")
