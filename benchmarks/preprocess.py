@@ -24,6 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ROWS = 20_000_000
+
 PARAMS = """
 grid:
   dataset: [big]
@@ -128,7 +130,7 @@ def spectran(folder: Path, *words: str) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--rows", type=int, help=f"{ROWS:,}, or what --folder holds already")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
@@ -136,7 +138,11 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "items.parquet").exists():
-            generate(folder, options.rows)
+            generate(folder, options.rows or ROWS)
+        held = pq.read_metadata(folder / "interactions.parquet").num_rows
+        if options.rows not in (None, held):
+            said = f"{folder} holds {held} rows, not {options.rows}"
+            raise SystemExit(f"{said}. Name another folder.")
         full_params(folder)
         spectran(folder, "download", "big", "--quiet")
         for _ in range(options.repeat):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from pipeline import config
@@ -72,3 +75,25 @@ def test_every_call_trains_one_more_epoch(
         fit(made, inputs.sequences, train, 0, checkpoint=memory, log=log, advance=clock.advance)
     assert trained == [1, 2, 3]
     assert len(clock.whole) == len(clock.steps) == 3
+
+
+def test_encoding_is_measured_from_the_smallest_with_a_cache_of_its_own(tmp_path: Path) -> None:
+    """Rows of an earlier round would leave nothing to encode."""
+    words = "benchmarks/encode.py memory --titles 30 10"
+    environment = {**os.environ, "SPECTRAN_CACHE": str(tmp_path / "shared")}
+    environment.pop("SPECTRAN_DATA", None)
+    done = subprocess.run(
+        [sys.executable, *words.split()], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert [run["titles"] for run in json.loads(done.stdout)["runs"]] == [10, 30]
+    assert not (tmp_path / "shared").exists()
+
+
+def test_a_folder_with_another_number_of_rows_is_refused(tmp_path: Path) -> None:
+    for name in ("interactions.parquet", "items.parquet"):
+        pl.DataFrame({"item_id": ["a", "b"]}).write_parquet(tmp_path / name)
+    words = f"benchmarks/preprocess.py --rows 3 --folder {tmp_path}"
+    done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "holds 2 rows, not 3" in done.stderr
