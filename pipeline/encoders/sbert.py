@@ -24,6 +24,8 @@ from pipeline.encoders.limits import check_length, check_width
 from pipeline.errors import ConfigError
 
 _NORMALIZE = "Normalize"
+OFF_ONE = 0.02
+"""From the norm one; bfloat16 moves it by less."""
 
 
 class SbertEncoder:
@@ -106,7 +108,15 @@ class SbertEncoder:
         return model
 
     def _check(self, model: Any) -> None:
-        check_width(self.spec, int(model.encode("width", show_progress_bar=False).shape[-1]))
+        row = model.encode("width", show_progress_bar=False)
+        check_width(self.spec, int(row.shape[-1]))
+        norm = float(np.linalg.norm(row.astype(np.float32)))
+        if self.spec.normalize and abs(norm - 1) > OFF_ONE:
+            raise ConfigError(
+                f"encoder model {self.spec.model!r}: normalize: true keeps the model's closing "
+                f"normalisation, but it has none: rows have norms such as {norm:.3g}. Set "
+                f"normalize: false, or take the engine transformers, which normalises itself."
+            )
         settings = getattr(getattr(model[0], "auto_model", None), "config", None)
         check_length(self.spec, model.tokenizer, settings)
         if model.tokenizer.pad_token is None:

@@ -99,6 +99,18 @@ def test_normalize_false_drops_the_closing_normalisation(loaded: SbertEncoder) -
     np.testing.assert_allclose(raw / norms, loaded.encode(TEXTS), atol=1e-6)
 
 
+def test_a_model_without_a_closing_normalisation_is_not_taken_for_one(
+    offline: None, copy: Path
+) -> None:
+    path = copy / "modules.json"
+    modules = [m for m in json.loads(path.read_text()) if not m["type"].endswith("Normalize")]
+    path.unlink()
+    path.write_text(json.dumps(modules))
+    with pytest.raises(ConfigError, match=r"normalize: true keeps .* but it has none: rows have"):
+        engine(copy.parent, model="model").encode(TEXTS)
+    assert engine(copy.parent, model="model", normalize=False).encode(TEXTS).shape == (4, 384)
+
+
 def test_longer_texts_are_cut_at_max_tokens(offline: None) -> None:
     short = engine(max_tokens=6)
     rows = short.encode(["one two three four five six", "one two three four, and more"])
