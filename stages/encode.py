@@ -58,6 +58,7 @@ def encode(
     was, equal titles are encoded once, and ten new items cost ten texts. What the vectors look
     like (norms, neighbours, lengths of texts) is written beside them.
     """
+    from pipeline.agreement import refuse_other_preprocess
     from pipeline.config import Vectors
     from pipeline.data.text import ItemText
 
@@ -65,6 +66,7 @@ def encode(
     spec = run.params.encoder(encoder)
     text = ItemText(run.root, dataset, TITLE if isinstance(spec, Vectors) else spec.template)
     text.check()
+    refuse_other_preprocess(run.root, run.params, dataset)
     _fits(run, spec, workers)
     if isinstance(spec, Vectors):
         _join(run, spec, text, dataset, encoder)

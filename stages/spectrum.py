@@ -33,7 +33,7 @@ def spectrum(
     grows with the square of the width, not with the number of items.
     """
     from pipeline import artifacts, tensorfile
-    from pipeline.agreement import refuse_other_text
+    from pipeline.agreement import refuse_other_preprocess, refuse_other_text
     from pipeline.files import TEMPORARY, write_atomic
     from pipeline.inventory import PICTURE
     from pipeline.spectral.decompose import decompose
@@ -52,6 +52,7 @@ def spectrum(
     )
     if rows.shape[0] != len(catalog) + 1:
         raise rows.fail(f"holds {rows.shape[0] - 1} rows but there are {len(catalog)} items.")
+    refuse_other_preprocess(run.root, run.params, dataset)
     refuse_other_text(run.root, run.params, dataset, encoder, rows.metadata["params"])
     stats_path = artifacts.SPECTRUM_STATS.path(run.target, **cell)
     plot_path = stats_path.parent / PICTURE

@@ -79,8 +79,9 @@ def test_an_upstream_value_of_the_command_line_is_refused(project: Path) -> None
 
 def test_other_data_settings_are_refused(project: Path) -> None:
     edit("datasets", "demo", "preprocess", "keep_last", value=4)
-    said = refused(*trained("none", "id"))
-    assert "keep_last = 13, params.yaml says 4. Run: spectran preprocess demo" in said
+    for words in (trained("none", "id"), ("encode", "demo", "hash"), ("spectrum", "demo", "hash")):
+        said = refused(*words)
+        assert "keep_last = 13, params.yaml says 4. Run: spectran preprocess demo" in said
     edit("datasets", "demo", "preprocess", "keep_last", value=13)
     edit("datasets", "demo", "preprocess", "ties_seed", value=5)
     run(*trained("none", "id"))
