@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from pipeline import artifacts
 from pipeline.cells import Cell, input_path
-from pipeline.config import Params
+from pipeline.config import Params, Source
 from pipeline.config.text import Adapter, Mark
 from pipeline.encoders.hub import is_commit
 from pipeline.errors import ArtifactError
@@ -58,6 +58,11 @@ def difference(was: Any, now: Any, key: str) -> Difference | None:
     return next((found for found in pairs if found), None)
 
 
+def reading(source: Source) -> dict[str, Any]:
+    """Return how the raw files of a data set are read, as its statistics record it."""
+    return source.model_dump(mode="json", include={"format", "columns", "time_unit"})
+
+
 def refuse_other_preprocess(root: Path, params: Params, dataset: str) -> None:
     """Raise ArtifactError when the sequences of a data set were made with other values.
 
@@ -72,6 +77,14 @@ def refuse_other_preprocess(root: Path, params: Params, dataset: str) -> None:
     if found := difference(header["params"], now, f"datasets.{dataset}.preprocess"):
         raise artifacts.SEQUENCES.fail(
             root, {"dataset": dataset}, f"was made with {found.told(params)}"
+        )
+    if not artifacts.DATA_STATS.path(root, dataset=dataset).exists():
+        return
+    read = artifacts.load_json(artifacts.DATA_STATS, root, dataset=dataset).get("reading", {})
+    source = params.dataset(dataset).source
+    if found := difference(read, reading(source), f"datasets.{dataset}.source"):
+        raise artifacts.DATA_STATS.fail(
+            root, {"dataset": dataset}, f"is of data read with {found.told(params)}"
         )
 
 

@@ -21,6 +21,7 @@ def preprocess(
 ) -> None:
     """Filter the log, number the items, order and split the users' histories."""
     from pipeline import artifacts
+    from pipeline.agreement import reading
     from pipeline.data.prepare import intern, prepare
     from pipeline.data.rejects import settle, without_duplicates
     from pipeline.data.sources import reader
@@ -59,7 +60,12 @@ def preprocess(
         artifacts.save_json(
             artifacts.DATA_STATS,
             run.target,
-            {"rows": rows, "rejected": rejected.counts, **made.stats},
+            {
+                "rows": rows,
+                "rejected": rejected.counts,
+                "reading": reading(config.source),
+                **made.stats,
+            },
             **cell,
         ),
     ]

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline import artifacts
+from pipeline.agreement import refuse_other_preprocess
 from pipeline.data.raw import gather
 from pipeline.data.rejects import without_duplicates
 from pipeline.errors import ArtifactError, ConfigError, DataError
@@ -357,3 +358,17 @@ def test_published_counts_come_out_exactly(tmp_path: Path, name: str) -> None:
     found = (before["users"], before["items"], before["interactions"], stats["interactions"])
     assert found == REAL[name]
     assert (stats["users"], stats["items"]) == REAL[name][:2]
+
+
+def test_data_that_were_read_otherwise_are_refused_until_they_are_made_again(
+    project: Project,
+) -> None:
+    project.make()
+    run = project.run()
+    refuse_other_preprocess(run.root, run.params, "shop")
+    project.shop["source"]["columns"]["brand"] = "name"
+    run = project.run()
+    with pytest.raises(ArtifactError, match=r'columns\.brand = null, params.*"name"\. Run: '):
+        refuse_other_preprocess(run.root, run.params, "shop")
+    project.make()
+    refuse_other_preprocess(run.root, run.params, "shop")
