@@ -131,6 +131,27 @@ def outdated(
     return None
 
 
+def refuse_other_models(
+    artifact: artifacts.Table,
+    root: Path,
+    dataset: str,
+    measured: Mapping[str, Any],
+    ranked: Mapping[str, Any],
+) -> None:
+    """Raise ArtifactError when the models that were measured are not those that ranked.
+
+    measured, ranked: cell -> what made its models, and its ranks; of a cell that `measured` lacks
+    nothing can be told.
+    """
+    for cell, made in ranked.items():
+        if cell in measured and (found := difference(measured[cell], made, "")):
+            was, now = (json.dumps(value, ensure_ascii=False) for value in (found.was, found.now))
+            models = f"models of {cell} with {found.key} = {was}"
+            raise artifact.fail(
+                root, {"dataset": dataset}, f"was measured on {models}, its ranks have {now}."
+            )
+
+
 def refuse_other_text(
     root: Path, params: Params, dataset: str, encoder: str, made: Mapping[str, Any]
 ) -> None:

@@ -50,10 +50,11 @@ def collapse(
     if run.plan(reads=reads, writes=paths, memory_bytes=needed, disk_bytes=10**6):
         return
     refuse_leftovers(run.root, known, dataset, artifacts.MODEL)
-    rows, sizes = [], []
+    rows, sizes, made = [], [], {}
     with run.progress("collapse", total, "models") as advance:
         for cell, seeds in known.items():
             work = prepared(cell)
+            made[str(cell)] = work.provenance
             trained = work.trained_numbers()
             sizes.append(
                 {
@@ -78,7 +79,8 @@ def collapse(
                         }
                     )
                 advance(1)
-    params = {"models": {str(cell): list(seeds) for cell, seeds in known.items()}}
+    models = {str(cell): list(seeds) for cell, seeds in known.items()}
+    params = {"models": models, "made": made}
     for artifact, content in ((artifacts.COLLAPSE, rows), (artifacts.SIZES, sizes)):
         table = pa.Table.from_pylist(content, schema=artifact.schema)
         artifact.save(run.target, table, items=items, params=params, dataset=dataset)

@@ -183,8 +183,8 @@ def _chapter(run: Run, dataset: str) -> Chapter:
         data=artifacts.load_json(artifacts.DATA_STATS, run.root, dataset=dataset),
         spectra=spectra,
         curves=curves,
-        collapse=_of_models(run, artifacts.COLLAPSE, dataset, items),
-        sizes=_of_models(run, artifacts.SIZES, dataset, items),
+        collapse=_of_models(run, artifacts.COLLAPSE, dataset, header),
+        sizes=_of_models(run, artifacts.SIZES, dataset, header),
         times=_times(run, wanted),
         files={name: naming.file_of("backbones", name, params.backbones) for name in backbones},
         provenance=provenance,
@@ -205,14 +205,17 @@ def _logs(run: Run) -> Path:
     return run.base / "logs" / "train"
 
 
-def _of_models(run: Run, artifact: Table, dataset: str, items: str) -> list[dict[str, Any]]:
-    """Return the rows of what was measured on models.
+def _of_models(
+    run: Run, artifact: Table, dataset: str, metrics: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the rows of what was measured on models; metrics: the header of METRICS.
 
-    Raises ArtifactError when they are of another grid.
+    Raises ArtifactError when they are of another grid, or of other models than the metrics.
     """
+    from pipeline.agreement import refuse_other_models
     from pipeline.cells import cells
 
-    table, header = artifact.load(run.root, items=items, dataset=dataset)
+    table, header = artifact.load(run.root, items=metrics["items"], dataset=dataset)
     wanted = {
         str(cell): list(cell.seeds(run.params))
         for cell in cells(run.params.grid, dataset)
@@ -224,6 +227,8 @@ def _of_models(run: Run, artifact: Table, dataset: str, items: str) -> list[dict
             {"dataset": dataset},
             "was measured on other cells or seeds than params.yaml names.",
         )
+    ranked = {cell: made["params"] for cell, made in metrics["params"]["cells"].items()}
+    refuse_other_models(artifact, run.root, dataset, header["params"].get("made", {}), ranked)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 

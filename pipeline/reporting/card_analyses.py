@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from pipeline import artifacts
+from pipeline.agreement import difference
 from pipeline.cells import PARTS, Cell
 from pipeline.reporting.best import at_best, best_epoch
 from pipeline.reporting.collapse import PARTS as MEASURED
@@ -38,7 +39,7 @@ def gather(
     if not cell.trained:
         return {}
     found: dict[str, Any] = {}
-    if sizes := _rows(root, artifacts.SIZES, cell):
+    if sizes := _rows(root, artifacts.SIZES, cell, seeds):
         found["parameters"] = sizes[0]["method_parameters"] + sizes[0]["backbone_parameters"]
     if told := times(logs, cell, seeds):
         found |= {"epoch_s": told.epoch_s, "rank_s_per_1000_users": told.rank_s}
@@ -61,15 +62,25 @@ def collapse_rows(root: Path, cell: Cell, seeds: Sequence[int]) -> list[dict[str
     """Return a cell's rows of COLLAPSE; none unless all its seeds were measured."""
     if not cell.trained:
         return []
-    rows = [row for row in _rows(root, artifacts.COLLAPSE, cell) if row["seed"] in seeds]
+    found = _rows(root, artifacts.COLLAPSE, cell, seeds)
+    rows = [row for row in found if row["seed"] in seeds]
     return rows if {row["seed"] for row in rows} == set(seeds) else []
 
 
-def _rows(root: Path, artifact: artifacts.Table, cell: Cell) -> list[dict[str, Any]]:
-    """Return a cell's rows of what was measured on the models of its data set."""
+def _rows(
+    root: Path, artifact: artifacts.Table, cell: Cell, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return a cell's rows of what was measured on the models of its data set.
+
+    None where these models were made otherwise than the cell's ranks.
+    """
     if not artifact.path(root, dataset=cell.dataset).exists():
         return []
-    table, _ = artifact.load(root, dataset=cell.dataset)
+    table, header = artifact.load(root, dataset=cell.dataset)
+    if (made := header["params"].get("made", {}).get(str(cell))) is not None:
+        _, ranks = artifacts.RANKS.open(root, **cell.fields, seed=seeds[0])
+        if difference(made, ranks["params"], ""):
+            return []
     own = {name: value for name, value in cell.fields.items() if name != "dataset"}
     return [row for row in table.to_pylist() if own.items() <= row.items()]
 

@@ -66,6 +66,11 @@ def test_every_trained_seed_is_measured_before_and_after(project: Path) -> None:
     done = run("collapse", "demo")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1].endswith("Next: spectran report")
+    cell = {"dataset": "demo", "encoder": "none", "backbone": "sasrec", "method": "id"}
+    _, ranks = artifacts.RANKS.load(Path("artifacts"), **cell, seed=0)
+    for artifact in (artifacts.COLLAPSE, artifacts.SIZES):
+        _, header = artifact.load(Path("artifacts"), dataset="demo")
+        assert header["params"]["made"]["demo/none/sasrec/id"] | {"seed": 0} == ranks["params"]
     found = {(r["method"], r["part"], r["seed"], r["state"]): r for r in rows()}
     assert len(found) == len(rows())
     assert set(found) == {

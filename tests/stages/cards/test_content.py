@@ -178,6 +178,17 @@ def test_collapse_of_other_seeds_is_left_out(measured):
     assert "effective_rank" not in rows and "parameters" in rows
 
 
+def test_measures_of_models_that_were_trained_again_since_are_left_out(measured):
+    for artifact in (artifacts.COLLAPSE, artifacts.SIZES):
+        table, header = artifact.load(measured.root, dataset="demo")
+        then = {str(cell): {"train": {"dropout": 0.9}} for cell in measured.cells if cell.trained}
+        params = header["params"] | {"made": then}
+        artifact.save(measured.root, table, items=header["items"], params=params, dataset="demo")
+    gather(measured, add=False)
+    rows = (measured.root / "report/cards/tiny/analyses.csv").read_text()
+    assert "best_epoch" in rows and "effective_rank" not in rows and "parameters" not in rows
+
+
 def test_two_parts_of_one_view_are_two_rows(measured):
     measured.add_text_part("id", effective_rank=7.0)
     gather(measured, add=False)

@@ -83,6 +83,25 @@ def test_collapse_of_other_cells_is_refused(evaluated):
         report(evaluated.run("report"))
 
 
+@pytest.mark.parametrize("artifact", [artifacts.COLLAPSE, artifacts.SIZES], ids=lambda a: a.name)
+def test_measures_of_models_that_were_trained_again_since_are_refused(evaluated, artifact):
+    cell = "demo/none/sasrec/id"
+    table, header = artifact.load(evaluated.root, dataset="demo")
+    _, metrics = artifacts.METRICS.load(evaluated.root, dataset="demo")
+    made = metrics["params"]["cells"][cell]["params"]
+
+    def save(**train):
+        then = {cell: made | {"train": made["train"] | train}}
+        params = header["params"] | {"made": then}
+        artifact.save(evaluated.root, table, items=header["items"], params=params, dataset="demo")
+
+    save()
+    report(evaluated.run("report", quiet=True))
+    save(dropout=0.9)
+    with pytest.raises(ArtifactError, match=rf"of {cell} with train.dropout = 0.9, .*: spectran"):
+        report(evaluated.run("report"))
+
+
 def test_missing_collapse_names_the_command(evaluated):
     artifacts.COLLAPSE.path(evaluated.root, dataset="demo").unlink()
     with pytest.raises(ArtifactError, match=r"is missing\. Run: spectran collapse demo"):
