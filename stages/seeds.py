@@ -68,11 +68,17 @@ def train_alone(
     device: str,
 ) -> None:
     """Train one seed, or rank by a method that is not trained."""
+    from pipeline.errors import DivergedError
+
     total = work.train.max_epochs * work.histories if work.trained else None
     with run.progress(f"{work.cell['method']} seed {seed}", total, "histories") as advance:
-        result: dict[str, Any] = work.run_seed(
-            seed, device=device, checkpoint=store, log=run.log, advance=advance
-        )
+        try:
+            result: dict[str, Any] = work.run_seed(
+                seed, device=device, checkpoint=store, log=run.log, advance=advance
+            )
+        except DivergedError:
+            run.log("diverged", seed=seed)
+            raise
         _keep(work, seed, result, run.target, files, store, run.log)
 
 

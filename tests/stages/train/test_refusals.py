@@ -132,6 +132,8 @@ def test_a_catalogue_of_one_item_is_refused(project: Path) -> None:
 def test_divergence_names_the_learning_rate(project: Path) -> None:
     said = refused(*CELL, "--set", "train.learning_rate=1e30", "--out", "s")
     assert "lower train.learning_rate" in said.lower() and not made(project / "s")
+    log = (project / "logs/out/train/demo-none-sasrec-id.jsonl").read_text()
+    assert '"event": "diverged"' in log
 
 
 @pytest.mark.parametrize("content", ["encode: 1\n", "encode: 1\ntrain: new\n"])
