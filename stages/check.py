@@ -38,6 +38,7 @@ def check(run: Run) -> None:
         warnings += [line for name, line in loose.items() if name in params.grid.encoder]
         idle += [name for name in loose if name not in params.grid.encoder]
         warnings += idle_overrides(params)
+    problems = list(dict.fromkeys(problems))  # a block's may be those of a cell, too
     for line in warnings:
         run.warn(line)
     lines = problems or ["parameters, dvc.yaml and code agree"]

@@ -25,6 +25,7 @@ def blocks(params: Params) -> Iterator[str]:
             except ConfigError as error:
                 yield from str(error).splitlines()
                 continue
+            yield from _own_train(params, kind, name)
             file = naming.file_of(kind, name, written)
             parts = ("Config", "build") + (("NEEDS",) if kind == "methods" else ())
             for part in parts:
@@ -35,6 +36,19 @@ def blocks(params: Params) -> Iterator[str]:
             reader(name, dataset.source)
         except ConfigError as error:
             yield str(error)
+
+
+def _own_train(params: Params, kind: str, name: str) -> Iterator[str]:
+    """Yield what is wrong with a block's own values of `train`, if no data set can use them."""
+    said: list[str] = []
+    for dataset in params.datasets:
+        try:
+            params.train_for(dataset, **{kind.removesuffix("s"): name})
+        except ConfigError as error:
+            said.append(str(error))
+        else:
+            return
+    yield from said[0].splitlines() if said else ()
 
 
 def templates(params: Params) -> Iterator[str]:

@@ -53,6 +53,11 @@ def problems(tree: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     [
         ("params", lambda c: c["methods"]["spectran"].update(ordr=3), "Did you mean order?"),
         ("params", lambda c: c["methods"]["spectran"].pop("order"), "methods.spectran: order"),
+        (
+            "params",  # not in the grid
+            lambda c: c["methods"]["id_heavy"].update(train={"dropuot": 0.1}),
+            "methods.id_heavy.train): dropuot: unknown key. Did you mean dropout?",
+        ),
         ("params", lambda c: c["methods"].update(spectrum={}), "no pipeline/methods/spectrum.py"),
         ("params", lambda c: c["backbones"]["sasrec"].update(heads=0), "backbones.sasrec: heads"),
         ("params", lambda c: c["grid"]["dataset"].append("toy"), "Did you mean toys?"),
