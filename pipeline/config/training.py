@@ -48,7 +48,8 @@ class SampledSoftmaxLoss(SampledLoss):
     name: Literal["sampled_softmax"]
     sampling_power: Share
     """Items are drawn in proportion to their training events to this power: 0 = uniformly, 1 =
-    proportionally. Above 0, items without a training event are never drawn."""
+    proportionally. Above 0, items without a training event are never drawn, and
+    negatives_from must be `trained`."""
 
     @model_validator(mode="after")
     def _one_way_to_draw(self) -> SampledSoftmaxLoss:
@@ -56,6 +57,11 @@ class SampledSoftmaxLoss(SampledLoss):
             raise ValueError(
                 "negatives_from: events is not for this loss, which corrects for how it draws; "
                 "write trained, and sampling_power: 1 for draws in proportion to training events"
+            )
+        if self.negatives_from == "catalogue" and self.sampling_power > 0:
+            raise ValueError(
+                f"negatives_from: catalogue, but sampling_power: {self.sampling_power:g} never "
+                "draws items without a training event; write trained, or sampling_power: 0"
             )
         return self
 

@@ -117,6 +117,11 @@ def test_losses_that_count_on_their_draws_refuse_those_by_events(name: str) -> N
         params(name, negatives_from="events")
 
 
+def test_draws_by_training_events_refuse_items_that_have_none() -> None:
+    with pytest.raises(ConfigError, match=r"sampling_power: 0[.]5 never draws items"):
+        params("sampled_softmax", negatives_from="catalogue", sampling_power=0.5)
+
+
 def test_softmax_draws_nothing() -> None:
     how = config("softmax")
     assert Pool.of(how, COUNTS).draw(3, how.negatives, generator(0)).shape == (3, 0)
