@@ -53,11 +53,15 @@ class Progress:
         return Progress(phase=place, curves=self.curves, seconds=self.seconds)
 
 
+class OtherModelError(Exception):
+    """What is kept was kept for another model."""
+
+
 class Checkpoint:
     """Where progress is kept; this one keeps nothing."""
 
     def load(self) -> Progress | None:
-        """Return the last saved progress, if any."""
+        """Return the last saved progress, if any. Raises OtherModelError for another model's."""
         return None
 
     def due(self) -> bool:
@@ -70,10 +74,14 @@ class Checkpoint:
 
 def kept(checkpoint: Checkpoint, method: Method, seed: int, log: Log) -> Progress:
     """Return the kept progress; a new one when there is none, or another model's, which is told."""
-    progress = checkpoint.load() or Progress()
-    if progress.tensors:
+    try:
+        progress = checkpoint.load()
+        if progress is None or not progress.tensors:
+            return Progress()
         mine = progress.phase < len(method.phases)
         if mine and belongs(progress.tensors, method, method.phases[progress.phase]):
             return progress
-        log("discard", seed=seed, reason="the kept state is of another model; training starts anew")
+    except OtherModelError:
+        pass
+    log("discard", seed=seed, reason="the kept state is of another model; training starts anew")
     return Progress()

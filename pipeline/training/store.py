@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.errors import ResourceError
 from pipeline.files import sha256_file, write_atomic
-from pipeline.training.progress import Checkpoint, Progress
+from pipeline.training.progress import Checkpoint, OtherModelError, Progress
 
 STATE = "state.safetensors"
 DONE = "done.json"
@@ -94,13 +94,18 @@ class SeedStore(Checkpoint):
             "curves": progress.curves,
         }
         tensors = {name: tensor.cpu() for name, tensor in progress.tensors.items()}
-        content = save(tensors, {"progress": json.dumps(header)})
+        # The name beside it: variants of a method have tensors of the same names and shapes.
+        content = save(tensors, {"progress": json.dumps(header), "of": self.folder.name})
         self._hold()
         write_atomic(self.folder / STATE, content)
         self._saved = time.monotonic()
 
     def load(self) -> Progress | None:
-        """Return the saved state; an unreadable one counts as absent."""
+        """Return the saved state; an unreadable one counts as absent.
+
+        Raises OtherModelError for one that was saved in another folder. Versions before did not
+        write whose it is.
+        """
         from safetensors import SafetensorError, safe_open
 
         path = self.folder / STATE
@@ -108,10 +113,13 @@ class SeedStore(Checkpoint):
             return None
         try:
             with safe_open(path, "pt") as file:
-                header = json.loads(file.metadata()["progress"])
+                metadata = file.metadata() or {}
+                header = json.loads(metadata["progress"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError, KeyError):
             return None
+        if metadata.get("of", self.folder.name) != self.folder.name:
+            raise OtherModelError
         with suppress(OSError, ResourceError):  # what cannot be written is told when it is saved
             self._hold()
         curves = [(int(e), str(p), str(n), float(v)) for e, p, n, v in header.pop("curves")]

@@ -181,8 +181,8 @@ def stopped(folder: Path, *cell: str) -> Path:
 
 @pytest.mark.parametrize(
     ("other", "changes"),
-    [("morec", {}), ("spectran", {"width": 6})],
-    ids=["another method", "another width"],
+    [("morec", {}), ("spectran_no_scale", {}), ("spectran", {"width": 6})],
+    ids=["another method", "another method of the same sizes", "another width"],
 )
 def test_a_state_of_another_model_is_discarded(
     here: Callable[..., Path], other: str, changes: dict[str, int]
