@@ -212,6 +212,26 @@ def test_widths_are_those_of_the_card() -> None:
     assert shown == known
 
 
+def test_costs_are_those_that_were_measured() -> None:
+    part = FILES[1].read_text().split("## What methods cost")[1].split("\n## ")[0]
+    found = re.search(r"\]\((\w+\.csv)\)", part)
+    assert found is not None
+    with (FILES[1].parent / found[1]).open(newline="") as file:
+        measured = {row["method"]: row for row in csv.DictReader(file)}
+    base, known = measured["id"], {}
+    for method, row in measured.items():
+        epoch, rank = float(row["epoch_s"]), float(row["rank_s"])
+        known[method] = [
+            f"{int(row['parameters']) / 1e6:.2f}M".removeprefix("0"),
+            f"{epoch:.2f} s",
+            f"{epoch / float(base['epoch_s']):.2f}x",
+            f"{rank:.3f} s".removeprefix("0"),
+            f"{rank / float(base['rank_s']):.2f}x".removeprefix("0"),
+        ]
+    lines = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| `")]
+    assert {first.strip("`"): values[:5] for first, *values in lines} == known
+
+
 SETTINGS_OF_THEN = {"amazon2014_minilm", "office_sasrec"}
 """Cards from before the search; the README of the cards says so."""
 
